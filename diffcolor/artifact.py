@@ -1,0 +1,101 @@
+"""The few MB that recolour an image months later: one safetensors file per fitted image."""
+
+import json
+from dataclasses import asdict, dataclass
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from diffcolor.base_model import BaseModel
+from diffcolor.colorize import Fitted, Scan
+from diffcolor.errors import ArtifactError
+from diffcolor.lora import from_diffusers, to_diffusers
+
+FORMAT_VERSION = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRecord:
+    """The artifact's metadata: what it was made from and for.
+
+    Attributes:
+        height, width: working size, pixels.
+        gray_sha256: of the decoded gray array that was fitted.
+        primary_image: key of stage 1's picture, which holds the exact gray scan as its luma.
+    """
+
+    base_model: str
+    base_model_digest: str
+    config_digest: str
+    context_prompt: str
+    identified_prompt: str
+    anti_color_prompts: tuple[str, ...]
+    seed: int
+    height: int
+    width: int
+    gray_sha256: str
+    primary_image: str
+
+
+def to_bytes(fitted: Fitted, record: ArtifactRecord) -> bytes:
+    """One safetensors file: the LoRA under diffusers' names, `optimized_embeds` (T, D), and the record as metadata."""
+    tensors = {**to_diffusers(fitted.lora), "optimized_embeds": fitted.optimized_embeds.float().contiguous().cpu()}
+    metadata = {"format": "pt", "diffcolor_artifact": FORMAT_VERSION, "diffcolor": json.dumps(asdict(record))}
+    return save(tensors, metadata=metadata)
+
+
+def read_record(content: bytes) -> ArtifactRecord:
+    """The metadata alone.
+
+    Raises:
+        ArtifactError: not one of our artifacts, damaged, or of another format version.
+    """
+    try:
+        header_size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + header_size])["__metadata__"]
+        version, fields = metadata["diffcolor_artifact"], json.loads(metadata["diffcolor"])
+        record = ArtifactRecord(**{**fields, "anti_color_prompts": tuple(fields["anti_color_prompts"])})
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"its header is not a DiffColor artifact's ({type(error).__name__}: {error})") from error
+    if version != FORMAT_VERSION:
+        raise ArtifactError(f"format version {version}, this program reads {FORMAT_VERSION}")
+    return record
+
+
+def from_bytes(content: bytes, gray: torch.Tensor, base: BaseModel) -> Fitted:
+    """Reads an artifact for sampling on `base`. Nothing is unpickled.
+
+    Args:
+        gray: (1, H, W) in [0, 1]: the scan at the recorded working size.
+
+    Raises:
+        ArtifactError: damaged, or fitted on another base model.
+    """
+    record = read_record(content)
+    if record.base_model_digest != base.digest:
+        raise ArtifactError(
+            f"it was fitted on {record.base_model} ({record.base_model_digest[:12]}), "
+            f"not on {base.name} ({base.digest[:12]})"
+        )
+    if gray.shape[-2:] != (record.height, record.width):
+        raise ArtifactError(
+            f"working size {tuple(gray.shape[-2:])} is not the recorded {record.height}, {record.width}"
+        )
+    try:
+        tensors = load(content)
+        optimized_embeds = tensors.pop("optimized_embeds")
+    except (SafetensorError, KeyError) as error:
+        raise ArtifactError(f"damaged ({error})") from error
+    scan = Scan(
+        gray=gray,
+        context_prompt=record.context_prompt,
+        anti_color_prompts=record.anti_color_prompts,
+        seed=record.seed,
+    )
+    return Fitted(
+        scan=scan,
+        lora=from_diffusers(tensors).to(base.device),
+        optimized_embeds=optimized_embeds.to(base.device),
+        primary=None,
+    )

@@ -1,0 +1,138 @@
+"""Every number of the method, in frozen dataclasses. The digest names a configuration."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+
+# arXiv 2308.01655, stage 1; wording of the authors' public notebooks.
+ANTI_COLOR_PROMPTS = (
+    "a grayscale photograph",
+    "regional color inconsistency",
+    "color bleeding",
+    "brownish average colors for objects",
+    "a picture with scratches",
+)
+
+# Raised by hand whenever the same configuration may give other pixels.
+METHOD_VERSION = 1
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How a picture is sampled from noised gray latents.
+
+    Attributes:
+        num_inference_steps: DDIM steps of the whole schedule; `strength` of them are run.
+        guidance_scale: classifier-free guidance, >= 1 (1 = off).
+        strength: share of the schedule that is run, in (0, 1]; 1 starts from pure noise.
+        luminance_consistent: put the scan's luminance back into every predicted original
+            (ours, beyond the paper: docs/decisions/0003).
+        align: bring the sample's chroma to the scan by correspondence.
+    """
+
+    num_inference_steps: int = 50
+    guidance_scale: float = 3.0
+    strength: float = 0.8
+    luminance_consistent: bool = True
+    align: bool = True
+
+    def __post_init__(self) -> None:
+        _require(self.num_inference_steps >= 1, f"num_inference_steps is {self.num_inference_steps}, must be >= 1")
+        _require(self.guidance_scale >= 1, f"guidance_scale is {self.guidance_scale}, must be >= 1")
+        _require(0 < self.strength <= 1, f"strength is {self.strength}, must be in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """The training of one image: stage 1 and stage 2.
+
+    Attributes:
+        color_prior_steps, embedding_steps, in_context_steps: budgets of stage 1 and of stage 2's two parts.
+        color_prior_learning_rate, embedding_learning_rate, in_context_learning_rate: Adam.
+        lora_rank: rank of every adapted linear layer.
+        contrastive_weight: lambda of `L = lambda * L_con + L_dif`.
+        temperature: tau of the contrastive loss, on cosines.
+        anti_color_prompts: the negatives; a row may bring its own.
+        plateau_window: a stage ends for an image when its mean loss over this many steps is no longer
+            `plateau_improvement` better (relative) than over the window before; 0 never stops early.
+        primary: how the primary colour image is sampled between the stages.
+    """
+
+    color_prior_steps: int = 1500
+    embedding_steps: int = 500
+    in_context_steps: int = 1000
+    color_prior_learning_rate: float = 1e-4
+    embedding_learning_rate: float = 1e-3
+    in_context_learning_rate: float = 1e-4
+    lora_rank: int = 8
+    contrastive_weight: float = 0.5
+    temperature: float = 0.05
+    anti_color_prompts: tuple[str, ...] = ANTI_COLOR_PROMPTS
+    plateau_window: int = 0
+    plateau_improvement: float = 0.02
+    primary: SampleConfig = field(default_factory=SampleConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("color_prior_steps", "embedding_steps", "in_context_steps", "plateau_window"):
+            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, must be >= 0")
+        _require(self.lora_rank >= 1, f"lora_rank is {self.lora_rank}, must be >= 1")
+        _require(self.temperature > 0, f"temperature is {self.temperature}, must be > 0")
+        _require(bool(self.anti_color_prompts), "anti_color_prompts is empty: the contrastive loss needs a negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole configuration: the fit (trained once per image) and the sampling of every target prompt.
+
+    Attributes:
+        etas: the ladder of interpolation weights `e = (1 - eta) e_opt + eta e_tgt`; each is sampled,
+            the judge picks, the runners-up's figures are kept.
+    """
+
+    preset: str = "paper"
+    fit: FitConfig = field(default_factory=FitConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    etas: tuple[float, ...] = (1.0, 1.2, 1.35)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.etas), "etas is empty: at least one interpolation weight is needed")
+
+
+_quick = SampleConfig(num_inference_steps=25)
+_draft = SampleConfig(num_inference_steps=12)
+PRESETS = {
+    "paper": Config(),
+    "balanced": Config(
+        preset="balanced",
+        fit=FitConfig(
+            color_prior_steps=120,
+            embedding_steps=40,
+            in_context_steps=60,
+            color_prior_learning_rate=3e-4,
+            embedding_learning_rate=2e-3,
+            in_context_learning_rate=3e-4,
+            plateau_window=40,
+            primary=_quick,
+        ),
+        sample=_quick,
+        etas=(0.8, 1.1),
+    ),
+}
+PRESETS["draft"] = replace(
+    PRESETS["balanced"],
+    preset="draft",
+    fit=replace(PRESETS["balanced"].fit, color_prior_steps=30, embedding_steps=15, in_context_steps=15, primary=_draft),
+    sample=_draft,
+    etas=(1.0,),
+)
+
+
+def digest(config: FitConfig | SampleConfig | Config) -> str:
+    """Returns sha256 (hex) over the canonical JSON of `config` and the method's version."""
+    canonical = json.dumps({"method": METHOD_VERSION, **asdict(config)}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

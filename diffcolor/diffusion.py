@@ -1,0 +1,116 @@
+"""The diffusion steps that both stages share. Latents are (N, C, h, w), pictures (N, 3, H, W) in [0, 1]."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffcolor.base_model import BaseModel
+from diffcolor.luminance import replace_luma
+
+
+def encode(base: BaseModel, rgb: Tensor) -> Tensor:
+    """Pictures to latents: the mean of the posterior (a draw would add noise that no seed of ours controls)."""
+    encoded = base.vae.encode(rgb * 2 - 1)
+    latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+    return latents * base.vae.config.scaling_factor
+
+
+def decode(base: BaseModel, latents: Tensor) -> Tensor:
+    """Latents to pictures; differentiable, not clamped, so that no gradient is lost at the walls."""
+    return base.vae.decode(latents / base.vae.config.scaling_factor).sample / 2 + 0.5
+
+
+def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> Tensor:
+    """(K, *shape) of N(0, 1), element i from generator i; drawn on the CPU, so equal on every device."""
+    return torch.stack([torch.randn(*shape, generator=generator) for generator in generators]).to(device)
+
+
+def _coefficients(base: BaseModel, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """sqrt(alpha_bar), sqrt(1 - alpha_bar) at `timesteps` (N,), shaped to multiply `like`."""
+    alpha_bar = base.alphas_cumprod.to(like.device)[timesteps].view(-1, *[1] * (like.dim() - 1))
+    return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+def add_noise(base: BaseModel, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """x_t of DDPM (arXiv 2006.11239, eq. 4); timesteps (N,) int64."""
+    signal, sigma = _coefficients(base, timesteps, latents)
+    return signal * latents + sigma * noise
+
+
+def training_target(base: BaseModel, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the U-Net is asked for: eps, or v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (arXiv 2202.00512)."""
+    if base.scheduler.config.prediction_type == "epsilon":
+        return noise
+    signal, sigma = _coefficients(base, timesteps, latents)
+    return signal * noise - sigma * latents
+
+
+def predict_original(base: BaseModel, x_t: Tensor, model_output: Tensor, timesteps: Tensor) -> Tensor:
+    """x0' from one prediction (DDIM, arXiv 2010.02502, eq. 9 and 12; or from v)."""
+    signal, sigma = _coefficients(base, timesteps, x_t)
+    if base.scheduler.config.prediction_type == "epsilon":
+        return (x_t - sigma * model_output) / signal
+    return signal * x_t - sigma * model_output
+
+
+def denoise(base: BaseModel, x_t: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
+    """The U-Net's raw output (eps or v), float32; timesteps (N,), prompt_embeds (N, T, D)."""
+    reduced = base.precision != torch.float32
+    with torch.autocast(base.device.type, dtype=base.precision, enabled=reduced):
+        return base.unet(x_t, timesteps, encoder_hidden_states=prompt_embeds).sample.float()
+
+
+def _guided(base: BaseModel, x_t: Tensor, t: Tensor, embeds: Tensor, empty: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598). The pair of a picture stays together: LoRA wants image-major."""
+    if guidance_scale == 1:
+        return denoise(base, x_t, t, embeds)
+    pairs = torch.stack([empty.expand_as(embeds), embeds], dim=1).flatten(0, 1)
+    output = denoise(base, x_t.repeat_interleave(2, 0), t.repeat_interleave(2, 0), pairs)
+    unconditional, conditional = output.unflatten(0, (-1, 2)).unbind(1)
+    return unconditional + guidance_scale * (conditional - unconditional)
+
+
+@torch.no_grad()
+def sample(
+    base: BaseModel,
+    start: Tensor,
+    noise: Tensor,
+    embeds: Tensor,
+    empty: Tensor,
+    *,
+    num_inference_steps: int,
+    guidance_scale: float,
+    strength: float,
+    luminance: Tensor | None = None,
+) -> Tensor:
+    """Deterministic DDIM (arXiv 2010.02502, eq. 12) from noised start latents.
+
+    Args:
+        start: (N, C, h, w), the scan's latents; unused at strength 1.
+        noise: like `start`: the one start noise.
+        embeds, empty: (N, T, D) and (1, T, D) prompt embeddings.
+        strength: share of the schedule that is run; 1 starts from pure noise.
+        luminance: (N, 1, H, W) in [0, 1]. If given, every predicted original is decoded, gets this luminance back and
+            is encoded again, so that colour follows the scan's edges (ours, docs/decisions/0003).
+
+    Returns:
+        (N, C, h, w) latents.
+    """
+    # A scheduler object counts its own steps: a copy per call keeps the shared one untouched.
+    ddim = type(base.scheduler).from_config(base.scheduler.config)
+    ddim.set_timesteps(num_inference_steps)
+    schedule = ddim.timesteps[num_inference_steps - max(1, round(num_inference_steps * strength)) :].tolist()
+    stride = ddim.config.num_train_timesteps // num_inference_steps
+    first = torch.full((len(start),), schedule[0], device=start.device)
+    x = noise.clone() if strength == 1 else add_noise(base, start, noise, first)
+    for t in schedule:
+        timesteps = torch.full((len(x),), t, device=x.device)
+        original = predict_original(base, x, _guided(base, x, timesteps, embeds, empty, guidance_scale), timesteps)
+        signal, sigma = _coefficients(base, timesteps, x)
+        if luminance is not None:
+            original = encode(base, replace_luma(decode(base, original).clamp(0, 1), luminance))
+        noise_pred = (x - signal * original) / sigma
+        previous = ddim.alphas_cumprod[t - stride] if t >= stride else ddim.final_alpha_cumprod
+        x = previous.sqrt().to(x.device) * original + (1 - previous).sqrt().to(x.device) * noise_pred
+    return x

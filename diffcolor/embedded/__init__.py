@@ -1,0 +1,1 @@
+"""The embedded mini model and the scripts that trained it."""

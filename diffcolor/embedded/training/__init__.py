@@ -1,0 +1,1 @@
+"""How the embedded mini model was made: data, training and export scripts."""

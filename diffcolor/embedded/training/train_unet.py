@@ -1,0 +1,172 @@
+"""Trains the U-Net: v-prediction with zero terminal SNR, taught to start from noised gray latents too."""
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .pictures import PictureSource, gray_version
+from .runs import Clock, log, set_learning_rate, update_average
+from .train_judge import tokenize
+
+BATCH_SIZE = 32
+PEAK_RATE = 6e-4
+BFLOAT16 = True  # the weights stay float32; a third faster on CPUs with AVX512-BF16
+SMALL_SHAPES = ((64, 64), (64, 64), (64, 64), (48, 80), (80, 48))
+LARGE_SHAPES = ((80, 80), (64, 96), (96, 64), (64, 64))
+
+
+def build_unet() -> UNet2DConditionModel:
+    """The untrained U-Net; cross-attention on the two lower levels."""
+    return UNet2DConditionModel(
+        sample_size=20,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(96, 160, 192),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=192,
+        attention_head_dim=(3, 5, 6),
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """The noise schedule, for training and for sampling."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+    )
+
+
+@dataclass(kw_only=True)
+class Conditioning:
+    """The frozen models around the U-Net."""
+
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+
+    @torch.no_grad()
+    def encode(self, pictures: np.ndarray) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] to scaled latents (B, 4, H/4, W/4)."""
+        posterior = self.vae.encode(torch.from_numpy(pictures) * 2 - 1).latent_dist
+        return posterior.mean * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def embed(self, captions: list[str]) -> Tensor:
+        """Captions to (B, 48, 192)."""
+        return self.text_encoder(tokenize(self.tokenizer, captions, padding="max_length")).last_hidden_state
+
+
+def draw_colorfulness(timesteps: Tensor, share: float = 0.4) -> Tensor:
+    """How much of its chroma the picture keeps in the noisy latents that the U-Net sees.
+
+    Sampling starts from noised gray latents, and its early predictions are muted; a model that only ever saw noised
+    colour would take the missing colour for a fact. So a share of the noisy latents of timesteps 300 and above is made
+    from gray (half of them) or muted pictures, while the target stays the colour latents.
+
+    Args:
+        timesteps: (B,), in [0, 1000).
+        share: how many are muted.
+
+    Returns:
+        (B,), in [0, 1]; 1 where nothing is taken away.
+    """
+    count = len(timesteps)
+    muted = torch.rand(count) * (torch.rand(count) < 0.5)
+    chosen = (torch.rand(count) < share) & (timesteps >= 300)
+    return torch.where(chosen, muted, torch.ones(count))
+
+
+def velocity_batch(
+    source: PictureSource, frozen: Conditioning, alphas: Tensor, shape: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Noisy latents, timesteps, embeddings, and the v to predict.
+
+    v = alpha eps - sigma x0 is written with the noisy latents instead of the noise, v = (alpha x_t - x0) / sigma, so
+    that it leads to the colour latents x0 also where x_t was made of muted ones.
+    """
+    pictures, captions = source.draw_batch(BATCH_SIZE, shape)
+    captions = ["" if source.generator.random() < 0.1 else caption for caption in captions]
+    timesteps = torch.randint(0, len(alphas), (BATCH_SIZE,))
+    latents = frozen.encode(pictures)
+    starts, kept = latents.clone(), draw_colorfulness(timesteps)
+    muted = kept < 1
+    if muted.any():
+        grays = frozen.encode(gray_version(pictures[muted.numpy()]))
+        starts[muted] = grays + kept[muted, None, None, None] * (latents[muted] - grays)
+    alpha = alphas[timesteps].sqrt()[:, None, None, None]
+    sigma = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
+    noise = torch.randn(latents.shape)
+    noisy = alpha * starts + sigma * noise
+    velocity = alpha * noise - sigma * latents + (alpha**2 / sigma) * (starts - latents)
+    return noisy, timesteps, frozen.embed(captions), velocity
+
+
+def save(out: Path, unet: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Writes the checkpoint that the export and a resumed training read."""
+    checkpoint = {"unet": unet.state_dict(), "average": average.state_dict(), "step": step}
+    torch.save(checkpoint | {"optimizer": optimizer.state_dict()}, out / "unet.part")
+    (out / "unet.part").rename(out / "unet.pt")
+
+
+def train_unet(source: PictureSource, frozen: Conditioning, out: Path, minutes: float, resume: bool) -> None:
+    """Trains for some minutes; a checkpoint is in `out`/unet.pt every 3 minutes and at the end.
+
+    Args:
+        source: training pictures.
+        frozen: VAE, text encoder and tokenizer.
+        out: folder of log and checkpoint.
+        minutes: budget; the last quarter of it runs at the larger sizes.
+        resume: go on from the checkpoint.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    unet, step = build_unet().to(memory_format=torch.channels_last), 0
+    average = copy.deepcopy(unet).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01)
+    if resume:
+        checkpoint = torch.load(out / "unet.pt")
+        unet.load_state_dict(checkpoint["unet"])
+        average.load_state_dict(checkpoint["average"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        step = checkpoint["step"]
+    alphas = build_scheduler().alphas_cumprod
+    clock, saved, losses = Clock(minutes=minutes), time.monotonic(), []
+    for _ in clock.steps():
+        shapes = SMALL_SHAPES if clock.share() < 0.75 else LARGE_SHAPES
+        noisy, timesteps, embeds, velocity = velocity_batch(source, frozen, alphas, shapes[step % len(shapes)])
+        set_learning_rate(optimizer, PEAK_RATE, clock.share(), step, warmup=100)
+        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
+            predicted = unet(noisy.to(memory_format=torch.channels_last), timesteps, embeds).sample.float()
+        weights = (1 - alphas[timesteps])[:, None, None, None].clamp(min=0.05)
+        loss = (functional.mse_loss(predicted, velocity, reduction="none") * weights).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        update_average(average, unet, step, 0.9975)
+        losses.append(loss.item())
+        step += 1
+        if step % 50 == 0:
+            log(out, step=step, share=clock.share(), loss=float(np.mean(losses[-50:])))
+        if time.monotonic() - saved > 180:
+            save(out, unet, average, optimizer, step)
+            saved = time.monotonic()
+    save(out, unet, average, optimizer, step)

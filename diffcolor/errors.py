@@ -1,0 +1,46 @@
+"""The core's errors. Each carries its facts positionally, so that it survives pickling across processes."""
+
+
+class DiffColorError(Exception):
+    """Base of every error that the core raises on purpose."""
+
+    kind = "internal"
+
+
+class NonFiniteLossError(DiffColorError):
+    """A loss became NaN or infinite: the row fails, it is never painted black."""
+
+    kind = "non_finite"
+
+    def __init__(self, stage: str, step: int, image: int) -> None:
+        super().__init__(stage, step, image)
+        self.stage, self.step, self.image = stage, step, image
+
+    def __str__(self) -> str:
+        return f"the loss is not finite in {self.stage} at step {self.step}; lower the learning rate or use float32"
+
+
+class BaseModelError(DiffColorError):
+    """A base model or judge cannot be loaded, or has a shape we cannot use."""
+
+    kind = "base_model"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"model {self.name!r} cannot be used: {self.reason}"
+
+
+class ArtifactError(DiffColorError):
+    """A saved artifact is damaged, or belongs to another base model."""
+
+    kind = "artifact"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the artifact cannot be used: {self.reason}"

@@ -1,0 +1,107 @@
+"""`manifest build`: a Parquet manifest from a folder of images and, if there is one, a CSV of captions."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.errors import ManifestError, Problem
+from manifests.schema import SCHEMA
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".jp2", ".bmp"})
+LIST_SEPARATOR = "|"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `build` made. `uncaptioned` are images without a caption, `unmatched` are captions without an image."""
+
+    rows: int
+    uncaptioned: tuple[str, ...]
+    unmatched: tuple[str, ...]
+
+
+def slug_id(path: str) -> str:
+    """An id from a relative path: its characters, without the suffix, that an id may have."""
+    stem = str(PurePosixPath(path).with_suffix(""))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "image"
+
+
+def read_captions(uri: str) -> dict[str, dict[str, str]]:
+    """Rows of a CSV (UTF-8) by its `file` column; other columns: id, caption, target_prompts ("a|b"), color_hints, ...
+
+    Raises:
+        ManifestError: not UTF-8, no `file` column, or a file named twice.
+    """
+    with fsspec.open(uri, "rb") as file:
+        raw = file.read()
+    try:
+        reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig")))
+    except UnicodeDecodeError as error:
+        raise ManifestError(uri, [Problem("bad_csv", None, None, f"not UTF-8 ({error}); save it as UTF-8")]) from error
+    if "file" not in (reader.fieldnames or []):
+        message = f"needs a column 'file' (path within the folder), has {reader.fieldnames}"
+        raise ManifestError(uri, [Problem("bad_csv", None, None, message)])
+    captions, problems = {}, []
+    for number, row in enumerate(reader):
+        if row["file"] in captions:
+            problems.append(Problem("duplicate_file", number, None, f"file {row['file']!r} is named twice"))
+        captions[row["file"]] = row
+    if problems:
+        raise ManifestError(uri, problems)
+    return captions
+
+
+def build(folder: str, output: Path, captions_uri: str | None = None) -> Built:
+    """Writes a manifest of the images below `folder`, sorted by path, captions joined on the relative path.
+
+    Args:
+        folder: any fsspec URI.
+        output: the local Parquet file to write.
+        captions_uri: CSV; see `read_captions`.
+
+    Raises:
+        ManifestError: no images, two images with one id, or a bad CSV.
+    """
+    fs, root = fsspec.core.url_to_fs(folder)
+    images = sorted(path for path in fs.find(root) if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
+        raise ManifestError(
+            folder, [Problem("no_images", None, None, f"no {', '.join(sorted(IMAGE_SUFFIXES))} below it")]
+        )
+    captions = read_captions(captions_uri) if captions_uri else {}
+    rows, seen, problems = [], {}, []
+    for number, path in enumerate(images):
+        relative = path.removeprefix(root).lstrip("/")
+        given = captions.pop(relative, {})
+        row = {
+            "id": given.get("id") or slug_id(relative),
+            "image": fs.unstrip_protocol(path),
+            "caption": given.get("caption") or None,
+            "target_prompts": _listed(given.get("target_prompts")),
+            "color_hints": given.get("color_hints") or None,
+            "anti_color_prompts": _listed(given.get("anti_color_prompts")),
+            "group_id": given.get("group_id") or None,
+            "seed": int(given["seed"]) if given.get("seed", "").isdigit() else None,
+            "image_sha256": given.get("image_sha256") or None,
+        }
+        other = seen.setdefault(row["id"].casefold(), relative)
+        if other != relative:
+            problems.append(Problem("duplicate_id", number, row["id"], f"{relative} and {other}; give ids in the CSV"))
+        rows.append(row)
+    if problems:
+        raise ManifestError(folder, problems)
+    # Parquet readers of other programs show the columns' meaning from the schema's metadata.
+    schema = pa.schema([item for item in SCHEMA if item.name != "image_bytes"])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), output, row_group_size=4096)
+    without = tuple(row["id"] for row in rows if not row["caption"])
+    return Built(len(rows), without, tuple(captions))
+
+
+def _listed(cell: str | None) -> list[str] | None:
+    return [part.strip() for part in cell.split(LIST_SEPARATOR) if part.strip()] if cell else None

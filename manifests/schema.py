@@ -1,0 +1,54 @@
+"""The Arrow schema of a manifest row, and the row itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False, metadata={"doc": "unique; letters, digits, '.', '_', '-'"}),
+        pa.field("image", pa.string(), metadata={"doc": "URI, absolute or relative to the manifest"}),
+        pa.field("image_bytes", pa.binary(), metadata={"doc": "the encoded image itself, instead of a URI"}),
+        pa.field("caption", pa.string(), metadata={"doc": "context prompt: what the picture shows"}),
+        pa.field(
+            "target_prompts", pa.list_(pa.string()), metadata={"doc": "the caption with colour words, one output each"}
+        ),
+        pa.field(
+            "color_hints", pa.string(), metadata={"doc": "'red barn; blue sky': makes a target prompt from the caption"}
+        ),
+        pa.field(
+            "anti_color_prompts", pa.list_(pa.string()), metadata={"doc": "replaces the default negatives of stage 1"}
+        ),
+        pa.field("group_id", pa.string(), metadata={"doc": "series this picture belongs to; carried along"}),
+        pa.field("seed", pa.int64(), metadata={"doc": "0 .. 2^63-1; default: derived from the id"}),
+        pa.field("image_sha256", pa.string(), metadata={"doc": "expected sha256 of the image file, 64 hex digits"}),
+    ]
+)
+COLUMNS = tuple(SCHEMA.names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestRow:
+    """One picture to colorize.
+
+    Attributes:
+        image: absolute URI; None when `image_bytes` is given.
+        target_prompts: the row's own and, last, the one that its colour hints make. Never empty: without any, the
+            caption itself is the target.
+        extra: the columns that are carried into the results untouched.
+    """
+
+    id: str
+    image: str | None = None
+    image_bytes: bytes | None = field(default=None, repr=False)
+    caption: str
+    target_prompts: tuple[str, ...]
+    color_hints: str | None = None
+    anti_color_prompts: tuple[str, ...] | None = None
+    group_id: str | None = None
+    seed: int
+    image_sha256: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()

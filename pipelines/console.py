@@ -1,0 +1,86 @@
+"""What a person sees while a job runs: rich bars on a terminal, plain lines elsewhere; always on stderr."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipelines.run import Snapshot
+
+PLAIN_SECONDS = 10.0
+
+
+class Rate:
+    """Rows per second since the first look, and from it the time left. Rows done before do not count."""
+
+    def __init__(self) -> None:
+        self.started, self.done_before = time.monotonic(), None
+
+    def eta(self, snapshot: Snapshot) -> float | None:
+        """Seconds left; None before a first row of this run is done."""
+        if self.done_before is None:
+            self.done_before = snapshot.done
+        done = snapshot.done - self.done_before
+        elapsed = time.monotonic() - self.started
+        return (snapshot.rows - snapshot.done) * elapsed / done if done else None
+
+
+def summary(snapshot: Snapshot, eta: float | None) -> str:
+    """One line: counts and time left."""
+    left = "" if eta is None or snapshot.done == snapshot.rows else f", about {_clock(eta)} left"
+    return (
+        f"{snapshot.done}/{snapshot.rows} rows: {snapshot.ok} ok, {snapshot.failed} failed, "
+        f"{snapshot.skipped} skipped{left}"
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+
+def worker_line(progress: dict) -> str:
+    """One worker's doing: stage, step, ids."""
+    step = f" {progress['step']}/{progress['steps']}" if "steps" in progress else ""
+    ids = progress.get("ids", [])
+    shown = ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+    return f"{progress['stage']}{step}" + (f": {shown}" if shown else "")
+
+
+@contextmanager
+def watching(console: Console) -> Iterator[Callable[[Snapshot], None]]:
+    """A watcher for `run_job`."""
+    rate = Rate()
+    if not console.is_terminal:
+        yield _plain(console, rate)
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+
+        def show(snapshot: Snapshot) -> None:
+            table = Table.grid(padding=(0, 1))
+            table.add_row(summary(snapshot, rate.eta(snapshot)))
+            for progress in snapshot.workers:
+                table.add_row(f"  {worker_line(progress)}")
+            live.update(table)
+
+        yield show
+
+
+def _plain(console: Console, rate: Rate) -> Callable[[Snapshot], None]:
+    last: dict[str, object] = {"time": 0.0, "done": -1}
+
+    def show(snapshot: Snapshot) -> None:
+        eta, now = rate.eta(snapshot), time.monotonic()
+        if snapshot.done == last["done"] and now - last["time"] < PLAIN_SECONDS:
+            return
+        last.update(time=now, done=snapshot.done)
+        doing = "; ".join(worker_line(progress) for progress in snapshot.workers if progress["stage"] != "idle")
+        console.print(
+            summary(snapshot, eta) + (f" | {doing}" if doing else ""), soft_wrap=True, highlight=False, markup=False
+        )
+
+    return show

@@ -1,0 +1,313 @@
+"""The Ray driver: reads the plan, hands batches to one worker per GPU, and sees that every row gets one result."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from diffcolor.config import digest
+from manifests.read import extra_columns, read_rows, read_schema, validated
+from manifests.schema import ManifestRow
+from pipelines.identity import Models, row_digest
+from pipelines.ledger import Ledger
+from pipelines.results import FAILED, ResultRow
+from pipelines.store import Store
+from pipelines.worker import JobSpec, Task, Worker, blank_result
+
+POLL_SECONDS = 1.0
+BEAT_SECONDS = 10.0
+MAX_DEATHS = 2  # of a worker, on one row: the second happens with that row alone
+
+
+class JobError(Exception):
+    """The job could not run at all; nothing was lost, submitting again goes on."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """What `submit` was asked for.
+
+    Attributes:
+        columns: our column name to the manifest's.
+        address: None for an embedded Ray, "auto" inside a cluster.
+        workers: number of worker actors; default one per GPU, or one on a machine without.
+        gpus_per_worker, cpus_per_worker: what Ray reserves for each.
+        retry_failed: run rows again whose result is "failed".
+    """
+
+    manifest: str
+    spec: JobSpec
+    columns: dict[str, str] = field(default_factory=dict)
+    default_caption: str | None = None
+    address: str | None = None
+    workers: int | None = None
+    gpus_per_worker: float | None = None
+    cpus_per_worker: int | None = None
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The job as it stands: rows in all, counts by status, what each worker does."""
+
+    rows: int
+    ok: int
+    failed: int
+    skipped: int
+    workers: list[dict[str, Any]]
+
+    @property
+    def done(self) -> int:
+        return self.ok + self.failed + self.skipped
+
+
+@ray.remote(concurrency_groups={"control": 1})
+class WorkerActor(Worker):
+    """`Worker` in a process of its own; `progress` answers while `process` works."""
+
+    @ray.method(concurrency_group="control")
+    def progress(self) -> dict:
+        return super().progress()
+
+
+def run_job(request: JobRequest, watch: Callable[[Snapshot], None] = lambda _: None) -> Snapshot:
+    """Runs a manifest to the end. Rows that the output store already holds are not run again.
+
+    Args:
+        watch: called about once a second with the state of the job.
+
+    Raises:
+        ManifestError: the manifest has problems; nothing was started.
+        JobError: no worker could be started.
+    """
+    count, _ = validated(request.manifest, request.columns, request.default_caption)
+    ledger = Ledger(Store(request.spec.output))
+    facts = _job_facts(request, count)
+    started_here = _connect(request.address)
+    try:
+        actors = _start_workers(request)
+        models = _models(actors)
+        facts["models"] = models.__dict__
+        ledger.write_job(facts)
+        driver = _Driver(request, ledger, models, actors, count, watch)
+        driver.run()
+        ledger.write_job({**facts, "state": "finished", "finished_at": time.time()})
+        return driver.snapshot()
+    except JobError:
+        ledger.write_job({**facts, "state": "failed"})
+        raise
+    except KeyboardInterrupt:
+        ledger.write_job({**facts, "state": "interrupted"})
+        raise
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _job_facts(request: JobRequest, count: int) -> dict[str, Any]:
+    spec = request.spec
+    return {
+        "state": "running",
+        "rows": count,
+        "submitted_at": time.time(),
+        "manifest": request.manifest,
+        "columns": request.columns,
+        "default_caption": request.default_caption,
+        "base_model": spec.base_model,
+        "judge": spec.judge,
+        "preset": spec.config.preset,
+        "config_digest": digest(spec.config),
+        "etas": spec.config.etas,
+        "device": spec.device,
+        "images_per_step": spec.images_per_step,
+        "max_pixels": spec.max_pixels,
+    }
+
+
+def _connect(address: str | None) -> bool:
+    """Joins the cluster at `address`, or starts an embedded Ray; returns whether this process owns the connection."""
+    if ray.is_initialized():
+        return False
+    # Workers of an embedded Ray are this machine's own processes; their stdout is ours to keep quiet.
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="ERROR",
+            **({} if address else {"include_dashboard": False}),
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise JobError(f"Ray cannot be reached or started ({type(error).__name__}: {error})") from error
+    return True
+
+
+def _start_workers(request: JobRequest) -> list[Any]:
+    resources = ray.cluster_resources()
+    on_gpu = request.spec.device.startswith("cuda")
+    gpus = request.gpus_per_worker if request.gpus_per_worker is not None else float(on_gpu)
+    workers = request.workers or (max(1, int(resources.get("GPU", 0) / gpus)) if gpus else 1)
+    cpus = request.cpus_per_worker
+    if cpus is None:  # torch on the CPU takes all there is; a GPU worker needs one core for Python and one for files
+        cpus = min(2, int(resources.get("CPU", 1))) if on_gpu else max(1, int(resources.get("CPU", 1)) // workers)
+    threads = {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cpus)))}}
+    options = {"num_gpus": gpus, "num_cpus": cpus, "max_restarts": -1, "max_task_retries": 0, "runtime_env": threads}
+    return [WorkerActor.options(**options).remote(request.spec) for _ in range(workers)]
+
+
+def _models(actors: list[Any]) -> Models:
+    try:
+        return ray.get(actors[0].describe.remote())
+    except RayTaskError as error:
+        raise JobError(str(error.cause)) from error
+    except RayError as error:
+        reason = getattr(error, "cause", None) or error
+        raise JobError(f"no worker could be started: {_last_line(str(reason))}") from error
+
+
+def _last_line(text: str) -> str:
+    return [line for line in text.strip().splitlines() if line.strip()][-1].strip()
+
+
+@dataclass
+class _Batch:
+    tasks: list[Task]
+    actor: Any
+
+
+class _Driver:
+    """Pull dispatch with one batch in flight per worker; a batch is at most `images_per_step` rows."""
+
+    def __init__(
+        self,
+        request: JobRequest,
+        ledger: Ledger,
+        models: Models,
+        actors: list[Any],
+        rows: int,
+        watch: Callable[[Snapshot], None],
+    ) -> None:
+        self.request, self.ledger, self.models, self.actors, self.watch = request, ledger, models, actors, watch
+        self.rows = rows
+        self.known = ledger.load()
+        self.plan = [self._digest(row) for row in self._manifest_rows()]
+        ledger.write_plan(self.plan)
+        self.results = {key: self.known[key] for key in self.plan if self._is_done(key)}
+        self.deaths: dict[str, int] = {}
+        self.suspects: deque[Task] = deque()
+        self.flying: dict[Any, _Batch] = {}
+        self.progress: list[dict] = []
+
+    def run(self) -> None:
+        tasks, idle, last_beat = self._pending(), list(self.actors), 0.0
+        while True:
+            while idle and (batch := self._next_batch(tasks)):
+                actor = idle.pop()
+                self.flying[actor.process.remote(batch)] = _Batch(batch, actor)
+            if not self.flying:
+                break
+            ready, _ = ray.wait(list(self.flying), timeout=POLL_SECONDS)
+            for reference in ready:
+                batch = self.flying.pop(reference)
+                self._collect(reference, batch)
+                idle.append(batch.actor)
+            self.progress = self._ask_workers()
+            self.watch(self.snapshot())
+            if time.monotonic() - last_beat > BEAT_SECONDS:
+                self.ledger.beat({"workers": self.progress})
+                last_beat = time.monotonic()
+        self._publish()
+        self.watch(self.snapshot())
+
+    def snapshot(self) -> Snapshot:
+        counts = {"ok": 0, "failed": 0, "skipped": 0}
+        for row in self.results.values():
+            counts[row.status] += 1
+        return Snapshot(rows=self.rows, **counts, workers=self.progress)
+
+    def _manifest_rows(self) -> Iterator[ManifestRow]:
+        return read_rows(self.request.manifest, self.request.columns, self.request.default_caption)
+
+    def _digest(self, row: ManifestRow) -> str:
+        return row_digest(row, self.models, self.request.spec.config)
+
+    def _is_done(self, key: str) -> bool:
+        return key in self.known and not (self.request.retry_failed and self.known[key].status == FAILED)
+
+    def _pending(self) -> Iterator[Task]:
+        """Streams the manifest; only rows without a result."""
+        for row, key in zip(self._manifest_rows(), self.plan, strict=True):
+            if key not in self.results:
+                yield Task(row=row, row_digest=key)
+
+    def _next_batch(self, tasks: Iterator[Task]) -> list[Task]:
+        if self.suspects:
+            return [self.suspects.popleft()]
+        batch = []
+        for task in tasks:
+            batch.append(task)
+            if len(batch) == self.request.spec.images_per_step:
+                break
+        return batch
+
+    def _collect(self, reference: Any, batch: _Batch) -> None:
+        try:
+            rows = ray.get(reference)
+        except RayTaskError as error:  # ours to fix: `process` promises not to raise
+            rows = [self._commit_failure(task, "internal", str(error.cause)) for task in batch.tasks]
+        except RayError as error:  # the process is gone, with its whole batch: each row is tried again, alone
+            rows = []
+            for task in batch.tasks:
+                self.deaths[task.row_digest] = self.deaths.get(task.row_digest, 0) + 1
+                if self.deaths[task.row_digest] >= MAX_DEATHS:
+                    message = f"the worker process died {MAX_DEATHS} times on this row ({type(error).__name__})"
+                    rows.append(self._commit_failure(task, "process_died", message))
+                else:
+                    self.suspects.append(task)
+        for row in rows:
+            self.results[row.row_digest] = row
+
+    def _commit_failure(self, task: Task, kind: str, message: str) -> ResultRow:
+        row = replace(blank_result(task, self.request.spec, self.models), error_kind=kind, error_message=message)
+        self.ledger.commit(row)
+        return row
+
+    def _ask_workers(self) -> list[dict]:
+        """What the workers do; one that is loading, restarting or gone does not answer in time."""
+        references = [actor.progress.remote() for actor in self.actors]
+        ready, _ = ray.wait(references, num_returns=len(references), timeout=POLL_SECONDS / 2)
+        answers = []
+        for reference in references:
+            try:
+                answers.append(ray.get(reference) if reference in ready else {"stage": "busy"})
+            except RayError:
+                answers.append({"stage": "restarting"})
+        return answers
+
+    def _publish(self) -> None:
+        """`results/` in manifest order, with the carried columns as they are in the manifest now."""
+        schema = extra_columns(read_schema(self.request.manifest), self.request.columns)
+        rows = (
+            replace(self.results[key], extra=dict(row.extra), group_id=row.group_id)
+            for row, key in zip(self._manifest_rows(), self.plan, strict=True)
+        )
+        self.ledger.publish(rows, pa.schema(schema))
+
+
+def default_device() -> str:
+    """ "cuda" where this process or the cluster's driver sees a GPU, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() and os.environ.get("CUDA_VISIBLE_DEVICES") != "" else "cpu"

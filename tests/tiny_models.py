@@ -1,0 +1,131 @@
+"""Tiny random models in the shapes of the real ones: what unit tests load through the real loading code."""
+
+import json
+from pathlib import Path
+
+import open_clip
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+WORDS = "a photo of the red green blue yellow apple barn sky house woman man cat grayscale scratchy colorful photograph"
+IDENTIFIERS = "sks ktn vzb qxr"
+CONTEXT = 16
+
+
+def make_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A CLIP-shaped BPE tokenizer whose words are whole tokens."""
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
+    bpe.normalizer, bpe.decoder = normalizers.Lowercase(), decoders.BPEDecoder("</w>")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False)])
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        end_of_word_suffix="</w>",
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator([WORDS] * 9 + [IDENTIFIERS] * 3, trainer)
+    trained = json.loads(bpe.to_str())["model"]
+    tokens = sorted(trained["vocab"], key=trained["vocab"].get)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokens = list(dict.fromkeys([*sorted(alphabet), *(f"{c}</w>" for c in sorted(alphabet)), *tokens]))
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in trained["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=CONTEXT)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def make_base_model(folder: Path, prediction_type: str = "epsilon") -> Path:
+    """A Stable-Diffusion-shaped folder with random weights: 32-pixel pictures, 8x8 latents."""
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer(folder / "tokenizer")
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=CONTEXT,
+            projection_dim=16,
+            bos_token_id=len(tokenizer) - 2,
+            eos_token_id=len(tokenizer) - 1,
+            pad_token_id=len(tokenizer) - 1,
+        )
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8),
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        latent_channels=4,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
+        scaling_factor=0.7,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=16,
+        attention_head_dim=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+    v_prediction = prediction_type == "v_prediction"
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+        rescale_betas_zero_snr=v_prediction,
+        timestep_spacing="trailing" if v_prediction else "leading",
+    )
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def make_judge(folder: Path) -> Path:
+    """An open_clip folder with random weights."""
+    torch.manual_seed(1)
+    tokenizer = make_tokenizer(folder)
+    config = {
+        "model_cfg": {
+            "embed_dim": 16,
+            "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8},
+            "text_cfg": {
+                "context_length": CONTEXT,
+                "vocab_size": len(tokenizer),
+                "width": 16,
+                "heads": 2,
+                "layers": 1,
+                "hf_tokenizer_name": "tokenizer",
+            },
+        },
+        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    text = {key: value for key, value in config["model_cfg"]["text_cfg"].items() if key != "hf_tokenizer_name"}
+    model = open_clip.CLIP(embed_dim=16, vision_cfg=config["model_cfg"]["vision_cfg"], text_cfg=text)
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
+    return folder
