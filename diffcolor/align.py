@@ -16,7 +16,7 @@ PATCH = 7  # cells
 REACH = 4  # cells, each way
 TEMPERATURE = 0.01  # of the softmax over patch similarities, as in the authors' notebooks
 _CONTRAST_FLOOR = 0.02  # luminance below which a patch counts as flat and stays where it is
-_PRIOR_SIGMA = 2.0  # cells: of two equal matches the nearer wins
+_PRIOR_SIGMA = 1.0  # cells: of two equal matches the nearer wins
 
 
 def _patch_features(luminance: Tensor) -> Tensor:

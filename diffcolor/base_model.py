@@ -39,7 +39,9 @@ class BaseModel:
     @property
     def latent_factor(self) -> int:
         """Pixels per latent along one side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        config = self.vae.config
+        blocks = config.get("block_out_channels") or config["encoder_block_out_channels"]  # AutoencoderKL or -Tiny
+        return 2 ** (len(blocks) - 1)
 
     @property
     def size_multiple(self) -> int:

@@ -1,6 +1,7 @@
 """Prompts: their embeddings, and the unique identifiers of stage 2."""
 
 import re
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def nouns(prompt: str) -> list[tuple[int, int]]:
     """
     words = list(_WORD.finditer(prompt))
     found = []
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip_longest(words, words[1:]):
         text = word.group().lower()
         if text in _FUNCTION_WORDS or text in _MEDIA or len(text) < 2:
             continue

@@ -99,6 +99,7 @@ def validated(
     Raises:
         ManifestError: with every problem found.
     """
+    parts(uri)
     validator, ids, count = Validator(folder_of(uri), default_caption), hashlib.sha256(), 0
     for row in read_rows(uri, columns, default_caption, validator):
         ids.update(row.id.encode() + b"\0")

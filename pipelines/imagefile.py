@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from diffcolor.luminance import luma
+
 MAX_PIXELS = 400_000_000
 MIN_SIDE = 64
 # What a JPEG encoder's chroma rounding makes of equal channels.
@@ -145,8 +147,8 @@ def encode_png(rgb: NDArray[np.uint8], like: GrayImage, prompt: str) -> bytes:
     return buffer.getvalue()
 
 
-def decode_rgb(content: bytes) -> NDArray[np.uint8]:
-    """One of our own outputs, (H, W, 3) uint8.
+def decode_output(content: bytes) -> tuple[NDArray[np.uint8], GrayImage]:
+    """One of our own outputs: its pixels (H, W, 3) uint8, and the scan that it holds.
 
     Raises:
         InputImageError: it cannot be read.
@@ -159,4 +161,5 @@ def decode_rgb(content: bytes) -> NDArray[np.uint8]:
         raise InputImageError("unreadable", f"not a readable PNG ({error})") from error
     if image.mode != "RGB":
         raise InputImageError("unreadable", f"mode {image.mode}, expected RGB")
-    return np.asarray(image)
+    pixels = np.asarray(image)
+    return pixels, GrayImage(luma(pixels), image.info.get("dpi"), image.info.get("exif", b""))

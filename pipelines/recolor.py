@@ -8,9 +8,8 @@ from diffcolor.artifact import from_bytes, read_record
 from diffcolor.colorize import recolor as sample_prompts
 from diffcolor.config import Config
 from diffcolor.geometry import working_gray
-from diffcolor.luminance import luma
 from pipelines.identity import sha256
-from pipelines.imagefile import GrayImage, decode_rgb
+from pipelines.imagefile import GrayImage, decode_output
 from pipelines.ledger import Ledger
 from pipelines.results import OK, Output, ResultRow
 from pipelines.store import Store
@@ -79,10 +78,10 @@ class Recolorer:
         return [existing[prompt] for prompt in dict.fromkeys(prompts)]
 
     def _scan(self, row: ResultRow) -> GrayImage:
-        gray = luma(decode_rgb(self._read(row, row.primary_image, row.primary_sha256)))
-        if sha256(gray.tobytes()) != row.gray_sha256:
+        _, scan = decode_output(self._read(row, row.primary_image, row.primary_sha256))
+        if sha256(scan.gray.tobytes()) != row.gray_sha256:
             raise RecolorError(row.id, f"{row.primary_image} does not hold the scan's gray values; run `verify`")
-        return GrayImage(gray)
+        return scan
 
     def _read(self, row: ResultRow, key: str, expected: str) -> bytes:
         try:

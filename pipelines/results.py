@@ -7,15 +7,15 @@ import pyarrow as pa
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
-_CANDIDATE = pa.struct([("eta", pa.float32()), ("clip_margin", pa.float32()), ("colorfulness", pa.float32())])
+_CANDIDATE = pa.struct([("eta", pa.float64()), ("clip_margin", pa.float64()), ("colorfulness", pa.float64())])
 _OUTPUT = pa.struct(
     [
         ("prompt", pa.string()),
         ("image", pa.string()),
         ("sha256", pa.string()),
-        ("eta", pa.float32()),
-        ("colorfulness", pa.float32()),
-        ("clip_margin", pa.float32()),
+        ("eta", pa.float64()),
+        ("colorfulness", pa.float64()),
+        ("clip_margin", pa.float64()),
         ("candidates", pa.list_(_CANDIDATE)),
         ("source", pa.string()),
     ]

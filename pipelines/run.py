@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from diffcolor.config import digest
 from manifests.read import extra_columns, read_rows, read_schema, validated
@@ -96,7 +96,7 @@ def run_job(request: JobRequest, watch: Callable[[Snapshot], None] = lambda _: N
     count, _ = validated(request.manifest, request.columns, request.default_caption)
     ledger = Ledger(Store(request.spec.output))
     facts = _job_facts(request, count)
-    started_here = _connect(request.address)
+    started_here, actors = _connect(request.address), []
     try:
         actors = _start_workers(request)
         models = _models(actors)
@@ -113,6 +113,8 @@ def run_job(request: JobRequest, watch: Callable[[Snapshot], None] = lambda _: N
         ledger.write_job({**facts, "state": "interrupted"})
         raise
     finally:
+        for actor in actors:
+            ray.kill(actor)
         if started_here:
             ray.shutdown()
 
@@ -208,21 +210,24 @@ class _Driver:
         self.deaths: dict[str, int] = {}
         self.suspects: deque[Task] = deque()
         self.flying: dict[Any, _Batch] = {}
+        self.returning: dict[Any, Any] = {}  # a restarting worker's first call, and the worker
+        self.idle = list(actors)
         self.progress: list[dict] = []
 
     def run(self) -> None:
-        tasks, idle, last_beat = self._pending(), list(self.actors), 0.0
+        tasks, last_beat = self._pending(), 0.0
         while True:
-            while idle and (batch := self._next_batch(tasks)):
-                actor = idle.pop()
+            while self.idle and (batch := self._next_batch(tasks)):
+                actor = self.idle.pop()
                 self.flying[actor.process.remote(batch)] = _Batch(batch, actor)
-            if not self.flying:
+            if not self.flying and self.idle:  # a worker is free and nothing is left for it
                 break
-            ready, _ = ray.wait(list(self.flying), timeout=POLL_SECONDS)
+            ready, _ = ray.wait([*self.flying, *self.returning], timeout=POLL_SECONDS)
             for reference in ready:
-                batch = self.flying.pop(reference)
-                self._collect(reference, batch)
-                idle.append(batch.actor)
+                if reference in self.returning:
+                    self._welcome(reference)
+                else:
+                    self._collect(reference, self.flying.pop(reference))
             self.progress = self._ask_workers()
             self.watch(self.snapshot())
             if time.monotonic() - last_beat > BEAT_SECONDS:
@@ -262,13 +267,29 @@ class _Driver:
                 break
         return batch
 
+    def _welcome(self, reference: Any) -> None:
+        """A restarted worker is given work only once it answers: a call to one that is still down would fail too,
+        and count as a second death of rows that never ran."""
+        actor = self.returning.pop(reference)
+        try:
+            ray.get(reference)
+            self.idle.append(actor)
+        except (RayTaskError, ActorDiedError) as error:  # it cannot come back: its constructor raises
+            self.actors.remove(actor)
+            if not self.actors:
+                raise JobError(f"no worker is left: {_last_line(str(error))}") from error
+        except RayError:
+            time.sleep(POLL_SECONDS)
+            self.returning[actor.describe.remote()] = actor
+
     def _collect(self, reference: Any, batch: _Batch) -> None:
+        actor_lives = True
         try:
             rows = ray.get(reference)
         except RayTaskError as error:  # ours to fix: `process` promises not to raise
             rows = [self._commit_failure(task, "internal", str(error.cause)) for task in batch.tasks]
         except RayError as error:  # the process is gone, with its whole batch: each row is tried again, alone
-            rows = []
+            rows, actor_lives = [], False
             for task in batch.tasks:
                 self.deaths[task.row_digest] = self.deaths.get(task.row_digest, 0) + 1
                 if self.deaths[task.row_digest] >= MAX_DEATHS:
@@ -278,6 +299,10 @@ class _Driver:
                     self.suspects.append(task)
         for row in rows:
             self.results[row.row_digest] = row
+        if actor_lives:
+            self.idle.append(batch.actor)
+        else:
+            self.returning[batch.actor.describe.remote()] = batch.actor
 
     def _commit_failure(self, task: Task, kind: str, message: str) -> ResultRow:
         row = replace(blank_result(task, self.request.spec, self.models), error_kind=kind, error_message=message)

@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from diffcolor.luminance import luma
 from pipelines.identity import sha256
-from pipelines.imagefile import MAX_PIXELS, InputImageError, decode_gray, decode_rgb
+from pipelines.imagefile import MAX_PIXELS, InputImageError, decode_gray, decode_output
 from pipelines.ledger import Ledger
 from pipelines.results import OK, ResultRow
 from pipelines.store import Store, read_uri
@@ -104,7 +103,7 @@ def _luminance(content: bytes | None, row: ResultRow, gray: np.ndarray | None) -
     if content is None:
         return 0, None  # already reported as unreadable
     try:
-        found = luma(decode_rgb(content))
+        found = decode_output(content)[1].gray
     except InputImageError as error:
         return 0, str(error)
     if found.shape != (row.height, row.width):

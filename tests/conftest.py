@@ -1,0 +1,111 @@
+"""Shared fixtures: tiny models, gray pictures, one local Ray."""
+
+import os
+
+# Before torch: its threads would fight with Ray's workers for a small machine's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from diffcolor.config import Config, FitConfig, SampleConfig
+from tests import tiny_models
+
+_SAMPLE = SampleConfig(num_inference_steps=4)
+TINY = Config(
+    preset="tiny",
+    fit=FitConfig(color_prior_steps=4, embedding_steps=2, in_context_steps=3, lora_rank=2, primary=_SAMPLE),
+    sample=_SAMPLE,
+    etas=(0.8, 1.2),
+)
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory):
+    return tiny_models.make_base_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def judge_folder(tmp_path_factory):
+    return tiny_models.make_judge(tmp_path_factory.mktemp("judge"))
+
+
+@pytest.fixture(scope="session")
+def base(base_folder):
+    from diffcolor.base_model import load_base_model
+
+    return load_base_model(str(base_folder))
+
+
+@pytest.fixture(scope="session")
+def judge(judge_folder):
+    from diffcolor.base_model import load_judge
+
+    return load_judge(str(judge_folder))
+
+
+def gray_picture(seed: int, height: int = 72, width: int = 80) -> np.ndarray:
+    """A smooth picture with an edge and some grain, (H, W) uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    picture = 90 + 60 * np.sin(x / 11 + seed) + 40 * (y > height / 2) + rng.normal(0, 4, (height, width))
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def write_picture(path, seed: int, **size) -> None:
+    Image.fromarray(gray_picture(seed, **size)).save(path)
+
+
+def write_manifest(path, rows: list[dict]) -> str:
+    """A manifest with explicit types for our columns, inferred ones for the carried columns."""
+    from manifests.schema import SCHEMA
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        columns[name] = pa.array(values, SCHEMA.field(name).type) if name in SCHEMA.names else pa.array(values)
+    pq.write_table(pa.table(columns), path)
+    return str(path)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with three pictures of one size."""
+    for number in range(3):
+        write_picture(tmp_path / f"p{number}.png", number)
+    return tmp_path
+
+
+@pytest.fixture
+def spec(tmp_path, base_folder, judge_folder):
+    from pipelines.worker import JobSpec
+
+    return JobSpec(
+        output=str(tmp_path / "out"),
+        base_model=str(base_folder),
+        judge=str(judge_folder),
+        config=TINY,
+        images_per_step=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """One embedded Ray for all tests that run a driver in this process."""
+    import ray
+
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": root}},
+    )
+    yield ray
+    ray.shutdown()

@@ -1,0 +1,61 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from diffcolor.artifact import ArtifactRecord, from_bytes, read_record, to_bytes
+from diffcolor.colorize import recolor
+from diffcolor.errors import ArtifactError
+from tests.conftest import TINY
+from tests.diffcolor.test_colorize import fitted, scan
+
+
+@pytest.fixture(scope="module")
+def fit_and_bytes(base, judge):
+    (one,) = fitted(base, judge, [scan(0)])
+    record = ArtifactRecord(
+        base_model="tiny",
+        base_model_digest=base.digest,
+        config_digest="c",
+        context_prompt=one.scan.context_prompt,
+        identified_prompt="a photo of a sks barn",
+        anti_color_prompts=one.scan.anti_color_prompts,
+        seed=one.scan.seed,
+        height=32,
+        width=32,
+        gray_sha256="g",
+        primary_image="images/a/0-primary.png",
+    )
+    return one, record, to_bytes(one, record)
+
+
+def test_an_artifact_recolors_like_the_fit_itself(base, judge, fit_and_bytes):
+    one, record, content = fit_and_bytes
+    again = from_bytes(content, one.scan.gray, base)
+    assert read_record(content) == record
+    fresh, stored = (recolor(base, judge, [(each, "a red barn")], TINY)[0] for each in (one, again))
+    assert all(torch.equal(a.rgb, b.rgb) for a, b in zip(fresh, stored, strict=True))
+
+
+def test_any_safetensors_reader_sees_lora_embedding_and_record(fit_and_bytes, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(fit_and_bytes[2])
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        keys = set(file.keys())
+        assert "diffcolor" in file.metadata()
+    assert "optimized_embeds" in keys
+    assert all("lora" in key for key in keys - {"optimized_embeds"})
+
+
+def test_another_base_model_is_refused_by_name(base, fit_and_bytes):
+    one, record, _ = fit_and_bytes
+    content = to_bytes(one, replace(record, base_model_digest="0" * 64, base_model="other"))
+    with pytest.raises(ArtifactError, match="fitted on other"):
+        from_bytes(content, one.scan.gray, base)
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:100], lambda c: b"\x00" * len(c), lambda c: b"", lambda c: c[:-50]])
+def test_damage_is_refused(base, fit_and_bytes, damage):
+    one, _, content = fit_and_bytes
+    with pytest.raises(ArtifactError):
+        from_bytes(damage(content), one.scan.gray, base)

@@ -1,0 +1,127 @@
+"""The method as a whole, on tiny random models through the real loading code."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diffcolor.colorize import Fitted, Scan, fit, recolor
+from diffcolor.config import PRESETS
+from diffcolor.errors import NonFiniteLossError
+from diffcolor.lora import target_layers
+from diffcolor.luminance import soft_luma
+from tests.conftest import TINY
+
+CAPTIONS = ["a photo of a barn", "a cat", "a photo of an apple and the sky", "a house"]
+# Stated tolerances of "as if alone". Batched matrix products may round differently in the last bits of float32: 1e-4
+# in what is trained; 1e-3 in pixels (a quarter of an 8-bit code), because the correspondence is a sharp softmax.
+TOLERANCE, PIXEL_TOLERANCE = 1e-4, 1e-3
+
+
+def scan(k: int, **changes) -> Scan:
+    generator = torch.Generator().manual_seed(100 + k)
+    gray = torch.nn.functional.interpolate(torch.rand(1, 1, 5, 5, generator=generator), (32, 32), mode="bilinear")[0]
+    negatives = ("a grayscale photograph",) if k % 2 else ("a grayscale photograph", "a scratchy photo")
+    facts = {"gray": gray, "context_prompt": CAPTIONS[k], "anti_color_prompts": negatives, "seed": k}
+    return Scan(**{**facts, **changes})
+
+
+def fitted(base, judge, scans, config=TINY.fit):
+    steps = fit(base, judge, scans, config)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
+
+
+def weights(base):
+    return {
+        f"{part}.{name}": tensor.clone()
+        for part in ("unet", "vae", "text_encoder")
+        for name, tensor in getattr(base, part).state_dict().items()
+    }
+
+
+@pytest.fixture(scope="module")
+def together(base, judge):
+    return fitted(base, judge, [scan(k) for k in range(4)])
+
+
+def test_four_in_lockstep_get_what_each_gets_alone(base, judge, together):
+    for k in range(4):
+        (alone,) = fitted(base, judge, [scan(k)])
+        assert torch.allclose(alone.primary, together[k].primary, atol=PIXEL_TOLERANCE)
+        assert torch.allclose(alone.optimized_embeds, together[k].optimized_embeds, atol=TOLERANCE)
+        for name, tensor in alone.lora.up.items():
+            assert torch.allclose(tensor, together[k].lora.up[name], atol=TOLERANCE)
+
+
+def test_base_weights_are_bit_identical_after_fit_and_recolor(base, judge):
+    before = weights(base)
+    (one,) = fitted(base, judge, [scan(0)])
+    recolor(base, judge, [(one, "a photo of a red barn")], TINY)
+    after = weights(base)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert not any(layer._forward_hooks for layer in target_layers(base.unet).values())
+
+
+def test_abandoned_fit_leaves_the_unet_untouched(base, judge):
+    steps = fit(base, judge, [scan(0)], TINY.fit)
+    next(steps)
+    steps.close()
+    assert not any(layer._forward_hooks for layer in target_layers(base.unet).values())
+
+
+def test_same_seed_gives_same_pixels_and_another_seed_others(base, judge, together):
+    (again,) = fitted(base, judge, [scan(1)])
+    (other,) = fitted(base, judge, [scan(1, seed=9)])
+    first = recolor(base, judge, [(again, "a red cat")], TINY)[0][0]
+    second = recolor(base, judge, [(again, "a red cat")], TINY)[0][0]
+    assert torch.equal(first.rgb, second.rgb)
+    assert not torch.allclose(recolor(base, judge, [(other, "a red cat")], TINY)[0][0].rgb, first.rgb, atol=1e-3)
+
+
+def test_every_candidate_has_the_scans_luminance(base, judge, together):
+    ladder = recolor(base, judge, [(together[0], "a photo of a red barn")], TINY)[0]
+    assert sorted(one.eta for one in ladder) == sorted(TINY.etas)
+    assert ladder[0].clip_margin >= ladder[1].clip_margin
+    for one in ladder:
+        assert torch.allclose(soft_luma(one.rgb[None])[0], together[0].scan.gray, atol=1e-4)
+
+
+def test_candidates_do_not_depend_on_their_neighbours(base, judge, together):
+    requests = [(together[k], "a red house") for k in range(4)]
+    for alone, batched in zip(requests, recolor(base, judge, requests, TINY), strict=True):
+        by_eta = {one.eta: one.rgb for one in recolor(base, judge, [alone], TINY)[0]}
+        for one in batched:
+            assert torch.allclose(one.rgb, by_eta[one.eta], atol=PIXEL_TOLERANCE)
+
+
+def test_training_moves_the_embedding_and_the_adapters(base, judge, together):
+    assert all(tensor.abs().max() > 0 for tensor in together[0].lora.up.values())
+    (untrained,) = fitted(base, judge, [scan(0)], replace(TINY.fit, embedding_steps=0))
+    assert not torch.equal(untrained.optimized_embeds, together[0].optimized_embeds)
+
+
+def test_a_non_finite_loss_fails_its_image_alone(base, judge, together):
+    broken = scan(0, gray=torch.full((1, 32, 32), torch.nan))
+    bad, good = fitted(base, judge, [broken, scan(1)], replace(TINY.fit, color_prior_steps=4))
+    assert isinstance(bad, NonFiniteLossError)
+    assert bad.stage == "color_prior"
+    assert isinstance(good, Fitted)
+    assert torch.allclose(good.primary, together[1].primary, atol=PIXEL_TOLERANCE)
+
+
+def test_a_settled_image_stands_still_and_the_stage_ends_early(base, judge):
+    # Nothing is ever twice as good as before: every image settles after two windows.
+    config = replace(TINY.fit, color_prior_steps=50, plateau_window=3, plateau_improvement=0.9)
+    steps = [p for p in fit(base, judge, [scan(0), scan(1)], config) if p.stage == "color_prior"]
+    assert len(steps) == 6
+
+
+def test_paper_preset_is_the_papers_and_never_stops_early():
+    paper = PRESETS["paper"].fit
+    assert (paper.color_prior_steps, paper.embedding_steps, paper.in_context_steps) == (1500, 500, 1000)
+    assert paper.plateau_window == 0
+    assert paper.contrastive_weight == 0.5

@@ -1,0 +1,64 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.names import artifact_key, image_key, slug
+from pipelines.store import Store, StoreKeyError, read_uri
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request, tmp_path):
+    return Store(str(tmp_path / "out") if request.param == "local" else f"memory://{tmp_path.name}/out")
+
+
+def test_what_is_written_is_read_and_listed(store):
+    store.write("a/b.txt", b"one")
+    store.write("a/b.txt", b"two")
+    store.write("c.txt", b"")
+    assert store.read("a/b.txt") == b"two"
+    assert store.list("a") == ["a/b.txt"]
+    assert store.list("nothing") == []
+    store.delete("a/b.txt")
+    store.delete("a/b.txt")
+    assert not store.exists("a/b.txt")
+    with pytest.raises(FileNotFoundError):
+        store.read("a/b.txt")
+
+
+@pytest.mark.parametrize("key", ["../x", "/etc/passwd", "a/../../x", "a//b", "./a", ".."])
+def test_no_key_leaves_the_root(store, key):
+    with pytest.raises(StoreKeyError):
+        store.write(key, b"x")
+
+
+def test_a_failed_write_leaves_the_old_object_and_no_litter(tmp_path, monkeypatch):
+    store = Store(str(tmp_path))
+    store.write("a", b"old")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        store.write("a", b"new")
+    assert store.read("a") == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path):
+    (tmp_path / "big").write_bytes(b"x" * 100)
+    assert read_uri(str(tmp_path / "big"), 100) == b"x" * 100
+    with pytest.raises(OSError, match="limit"):
+        read_uri(str(tmp_path / "big"), 99)
+
+
+@given(prompt=st.text())
+def test_names_are_safe_and_readable_whatever_the_prompt(prompt):
+    key = image_key("row", 1, prompt, b"content")
+    assert key.startswith("images/row/1-")
+    assert key.count("/") == 2
+    assert key.isascii()
+    assert len(key) < 100
+    Store("memory://x").path(key)
+
+
+def test_two_contents_never_share_a_name():
+    assert image_key("a", 1, "red", b"x") != image_key("a", 1, "red", b"y")
+    assert slug("A Red Äpfel!") == "a-red-apfel"
+    assert artifact_key("a", "0123456789abcdef" * 4) == "artifacts/a/0123456789abcdef.safetensors"

@@ -1,0 +1,89 @@
+"""The command line: help, exit codes, JSON."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import cli
+from diffcolor.base_model import embedded_folder
+from tests.conftest import write_manifest, write_picture
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+runner = CliRunner()
+
+
+def run(*arguments):
+    return runner.invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def commands():
+    def walk(command, path):
+        for name, sub in getattr(command, "commands", {}).items():
+            yield from walk(sub, [*path, name]) if hasattr(sub, "commands") else [([*path, name], sub)]
+
+    return list(walk(get_command(cli.app), []))
+
+
+@pytest.mark.parametrize(("path", "command"), commands(), ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_every_command_has_help_and_stands_in_the_readme(path, command):
+    assert command.help
+    assert run(*path, "--help").exit_code == 0
+    assert f"diffcolor-batch {' '.join(path)}" in README
+
+
+def test_the_readme_shows_no_command_that_is_not_there():
+    known = {" ".join(path) for path, _ in commands()} | {"manifest"}
+    for shown in re.findall(r"diffcolor-batch ((?:manifest )?[a-z]+)", README):
+        assert shown in known
+
+
+def test_a_bad_manifest_is_usage_and_names_every_problem(tmp_path):
+    row = {"id": "../x", "image": "a.png", "caption": "c"}
+    path = write_manifest(tmp_path / "m.parquet", [row, {**row, "id": "b", "caption": None}])
+    for command in (("manifest", "validate", path), ("submit", path, "--output", tmp_path / "out")):
+        result = run(*command)
+        assert result.exit_code == 2
+        assert "bad_id" in result.stderr
+        assert "no_prompt" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_manifest_build_validate_show(tmp_path):
+    write_picture(tmp_path / "a.png", 1)
+    (tmp_path / "c.csv").write_text("file,caption,color_hints\na.png,A barn,red barn\n")
+    out = tmp_path / "m.parquet"
+    assert "1 rows" in run("manifest", "build", tmp_path, "--captions", tmp_path / "c.csv", "-o", out).stdout
+    assert "no problems" in run("manifest", "validate", out).stdout
+    (row,) = json.loads(run("manifest", "show", out, "--json").stdout)
+    assert row["target_prompts"] == ["A red barn"]
+    assert "A red barn" in run("manifest", "show", out).stdout
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "recolor"])
+def test_a_folder_that_is_no_output_is_said(tmp_path, command):
+    more = ("--id", "a", "--prompt", "x") if command == "recolor" else ()
+    result = run(command, tmp_path, *more)
+    assert result.exit_code == 1
+    assert "not an output" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--id", "a"), ("--prompt", "x"), ("--id", "a", "--manifest", "m")])
+def test_recolor_needs_either_an_id_with_prompts_or_a_manifest(tmp_path, arguments):
+    assert run("recolor", tmp_path, *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("pair", ["caption", "=x", "caption="])
+def test_a_malformed_column_mapping_is_usage(tmp_path, pair):
+    assert run("manifest", "validate", tmp_path, "--column", pair).exit_code == 2
+
+
+def test_models_names_the_embedded_files_and_digests():
+    entries = json.loads(run("models", "--json").stdout)
+    assert [entry["use"] for entry in entries] == ["base model", "CLIP judge"]
+    assert all(len(sha) == 64 for entry in entries for sha in entry["files"].values())
+    assert sum(entry["bytes"] for entry in entries) < 60e6
+    assert embedded_folder("mini").parent.joinpath("MODEL_CARD.md").exists()
