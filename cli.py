@@ -56,8 +56,7 @@ def _reported() -> Iterator[None]:
     """Turns the errors that a user can do something about into a message and an exit code."""
     from diffcolor.errors import DiffColorError
     from manifests.errors import ManifestError
-    from pipelines.recolor import RecolorError
-    from pipelines.run import JobError
+    from pipelines.errors import JobError, RecolorError
 
     try:
         yield

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from pipelines.run import JobError
+from pipelines.errors import JobError
 
 _PARTS = ("diffcolor", "pipelines", "manifests")
 _TOKEN_FILE = Path.home() / ".ray" / "auth_token"
@@ -15,7 +15,8 @@ ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 
 def _use_token_if_there_is_one() -> None:
-    """Clusters check a token by default; the Jobs client sends it only in token mode, which it never sets itself."""
+    """Clusters check a token by default; the Jobs client sends it only in token mode, which it never sets itself and
+    which is fixed when ray is first imported."""
     if "RAY_AUTH_MODE" not in os.environ and (os.environ.get("RAY_AUTH_TOKEN") or _TOKEN_FILE.exists()):
         os.environ["RAY_AUTH_MODE"] = "token"
 
@@ -50,11 +51,12 @@ class RayJob:
     def __init__(self, address: str) -> None:
         _use_token_if_there_is_one()
         _refuse_other_addresses(address)
+        from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
 
         try:
             self.client = JobSubmissionClient(address)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             raise JobError(f"the Ray dashboard at {address} cannot be used ({error})") from error
         self.job_id = ""
 

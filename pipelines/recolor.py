@@ -8,23 +8,13 @@ from diffcolor.artifact import from_bytes, read_record
 from diffcolor.colorize import recolor as sample_prompts
 from diffcolor.config import Config
 from diffcolor.geometry import working_gray
+from pipelines.errors import RecolorError
 from pipelines.identity import sha256
 from pipelines.imagefile import GrayImage, decode_output
 from pipelines.ledger import Ledger
 from pipelines.results import OK, Output, ResultRow
 from pipelines.store import Store
 from pipelines.worker import JobSpec, Worker
-
-
-class RecolorError(Exception):
-    """A row that cannot be recoloured."""
-
-    def __init__(self, row_id: str, reason: str) -> None:
-        super().__init__(row_id, reason)
-        self.row_id, self.reason = row_id, reason
-
-    def __str__(self) -> str:
-        return f"{self.row_id}: {self.reason}"
 
 
 class Recolorer:

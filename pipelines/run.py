@@ -14,6 +14,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from diffcolor.config import digest
 from manifests.read import extra_columns, read_rows, read_schema, validated
 from manifests.schema import ManifestRow
+from pipelines.errors import JobError
 from pipelines.identity import Models, row_digest
 from pipelines.ledger import Ledger
 from pipelines.results import FAILED, ResultRow
@@ -23,17 +24,6 @@ from pipelines.worker import JobSpec, Task, Worker, blank_result
 POLL_SECONDS = 1.0
 BEAT_SECONDS = 10.0
 MAX_DEATHS = 2  # of a worker, on one row: the second happens with that row alone
-
-
-class JobError(Exception):
-    """The job could not run at all; nothing was lost, submitting again goes on."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,9 @@ def commands():
     return list(walk(get_command(cli.app), []))
 
 
-@pytest.mark.parametrize(("path", "command"), commands(), ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("path", "command"), commands(), ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
 def test_every_command_has_help_and_stands_in_the_readme(path, command):
     assert command.help
     assert run(*path, "--help").exit_code == 0

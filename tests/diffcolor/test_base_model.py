@@ -18,7 +18,9 @@ def test_a_tiny_distilled_autoencoder_is_accepted(base_folder, tmp_path):
     shutil.copytree(base_folder, folder)
     shutil.rmtree(folder / "vae")
     blocks = {"encoder_block_out_channels": (8, 8, 8), "decoder_block_out_channels": (8, 8, 8)}
-    AutoencoderTiny(**blocks, num_encoder_blocks=(1, 1, 1), num_decoder_blocks=(1, 1, 1)).save_pretrained(folder / "vae")
+    AutoencoderTiny(**blocks, num_encoder_blocks=(1, 1, 1), num_decoder_blocks=(1, 1, 1)).save_pretrained(
+        folder / "vae"
+    )
     index = (folder / "model_index.json").read_text().replace("AutoencoderKL", "AutoencoderTiny")
     (folder / "model_index.json").write_text(index)
     base = load_base_model(str(folder))

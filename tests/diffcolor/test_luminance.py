@@ -88,7 +88,9 @@ def test_replace_luma_keeps_luma_and_stays_in_the_cube():
 
 def test_replace_luma_passes_gradients():
     rgb = torch.full((1, 3, 2, 2), 0.4).requires_grad_()
-    replace_luma(rgb * torch.tensor([1.2, 1.0, 0.8]).view(3, 1, 1), torch.full((1, 1, 2, 2), 0.5))[:, 0].sum().backward()
+    replace_luma(rgb * torch.tensor([1.2, 1.0, 0.8]).view(3, 1, 1), torch.full((1, 1, 2, 2), 0.5))[
+        :, 0
+    ].sum().backward()
     assert torch.isfinite(rgb.grad).all()
     assert rgb.grad.abs().sum() > 0
 

@@ -33,7 +33,12 @@ def test_captions_are_joined_on_the_path_and_orphans_of_both_sides_named(folder,
     assert built.unmatched == ("missing.png",)
     assert built.uncaptioned == ("box-1-b",)
     row = next(read_rows(str(tmp_path / "m.parquet"), default_caption="x"))
-    assert (row.id, row.caption, row.target_prompts, row.seed) == ("barn-1", "A barn", ("a red barn", "a green barn"), 5)
+    assert (row.id, row.caption, row.target_prompts, row.seed) == (
+        "barn-1",
+        "A barn",
+        ("a red barn", "a green barn"),
+        5,
+    )
 
 
 @pytest.mark.parametrize(("csv", "message"), [("name,caption\n", "'file'"), ("file\na.png\na.png\n", "twice")])

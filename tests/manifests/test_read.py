@@ -49,12 +49,15 @@ def test_row_groups_are_streamed(tmp_path):
 def test_any_fsspec_store_will_do():
     with fsspec.open("memory://manifests/m.parquet", "wb") as file:
         pq.write_table(pa.Table.from_pylist(rows(2)), file)
-    assert [row.image for row in read_rows("memory://manifests/m.parquet")][0].startswith("memory://")
+    assert next(read_rows("memory://manifests/m.parquet")).image.startswith("memory://")
     assert validated("memory://manifests/m.parquet")[0] == 2
 
 
 def test_other_columns_are_carried(tmp_path):
-    assert [row.extra for row in read_rows(write_manifest(tmp_path / "m.parquet", rows(2)))] == [{"shelf": 0}, {"shelf": 1}]
+    assert [row.extra for row in read_rows(write_manifest(tmp_path / "m.parquet", rows(2)))] == [
+        {"shelf": 0},
+        {"shelf": 1},
+    ]
 
 
 def test_seeds_come_from_the_id_unless_given(tmp_path):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.errors import JobError
 from pipelines.jobs import RayJob
-from pipelines.run import JobError
 from tests.conftest import write_manifest
 from tests.pipelines.test_run import cli, published, rows
 
@@ -25,6 +25,8 @@ def cluster(tmp_path_factory):
     """`ray start --head` with token authentication, in a HOME of its own; yields the dashboard's URL."""
     home = tmp_path_factory.mktemp("home")
     environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 40}
+    # As in an activated environment: the job's `python` is the cluster's own.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment.pop("RAY_ADDRESS", None)
     ray, port = str(Path(sys.executable).with_name("ray")), free_port()
     command = [ray, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}", "--dashboard-host=127.0.0.1"]
@@ -70,7 +72,7 @@ def test_the_job_runs_in_the_cluster_and_its_exit_code_comes_from_the_output(clu
 
 
 def test_a_cluster_that_is_not_there_is_named():
-    with pytest.raises(JobError, match="127.0.0.1"):
+    with pytest.raises(JobError, match=r"127\.0\.0\.1"):
         RayJob(f"http://127.0.0.1:{free_port()}")
 
 

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.errors import ManifestError
+from pipelines.errors import JobError, RecolorError
 from pipelines.ledger import Ledger
-from pipelines.recolor import Recolorer, RecolorError
-from pipelines.run import JobError, JobRequest, run_job
+from pipelines.recolor import Recolorer
+from pipelines.run import JobRequest, run_job
 from pipelines.store import Store
 from pipelines.verify import verify
 from tests.conftest import TINY, write_manifest, write_picture

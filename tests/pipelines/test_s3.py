@@ -40,7 +40,16 @@ def s3_server(tmp_path_factory):
     identity = {"name": KEY, "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": actions}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     ports = {name: free_port() for name in ("s3", "master", "volume", "filer")}
-    command = [str(Path(sys.executable).with_name("weed")), "server", "-dir", str(folder), "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1"]
+    command = [
+        str(Path(sys.executable).with_name("weed")),
+        "server",
+        "-dir",
+        str(folder),
+        "-ip",
+        "127.0.0.1",
+        "-ip.bind",
+        "127.0.0.1",
+    ]
     command += ["-filer", "-s3", "-s3.config", str(folder / "s3.json"), "-volume.max=20"]
     command += ["-master.volumeSizeLimitMB=64", f"-s3.port={ports['s3']}", f"-master.port={ports['master']}"]
     command += [f"-volume.port={ports['volume']}", f"-filer.port={ports['filer']}"]
