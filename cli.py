@@ -341,7 +341,7 @@ def manifest_validate(manifest: str, column: ColumnOption = None, default_captio
     from manifests.read import validated
 
     with _reported():
-        count, _ = validated(manifest, _columns(column), default_caption)
+        count = validated(manifest, _columns(column), default_caption)
     typer.echo(f"{manifest}: {count} rows, no problems")
 
 

@@ -172,7 +172,9 @@ def load_judge(name: str = MINI, device: str | torch.device = "cpu") -> Judge:
     try:
         if not local and not tag:
             raise ValueError("give a local open_clip folder, or MODEL:TAG such as ViT-B-32:openai")
-        model = open_clip.create_model(model_name, pretrained=tag or None, device=device, require_pretrained=not local)
+        if local and not list(folder.glob("*.safetensors")):
+            raise ValueError("the folder holds no .safetensors weights")
+        model = open_clip.create_model(model_name, pretrained=tag or None, device=device, require_pretrained=True)
         tokenize = open_clip.get_tokenizer(model_name)
     except Exception as error:
         raise BaseModelError(name, f"{type(error).__name__}: {error}") from error

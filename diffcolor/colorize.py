@@ -3,6 +3,7 @@
 One call per line of the paper's pseudo code. K images go through together; each gets what it would get alone.
 """
 
+import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
@@ -69,11 +70,11 @@ def fit(
     """
     gray = torch.stack([scan.gray for scan in scans]).to(base.device)
     contexts = [scan.context_prompt for scan in scans]
-    generators = [torch.Generator().manual_seed(scan.seed) for scan in scans]
     failures: dict[int, NonFiniteLossError] = {}
-    lora = init_lora(base.unet, config.lora_rank, generators)
+    lora = init_lora(base.unet, config.lora_rank, random_streams(scans, "lora"))
 
     def stage(name: str) -> Lockstep:
+        generators = random_streams(scans, name)
         return Lockstep(name, base, generators, failures, config.plateau_window, config.plateau_improvement)
 
     # Stage 1: colorization with generative colour prior.
@@ -148,7 +149,7 @@ def paint(
     config: SampleConfig,
 ) -> Tensor:
     """N pictures: spatial_align(sample(unet, embeds), gray), each with its own adapters; (N, 3, H, W) in [0, 1]."""
-    generators = [torch.Generator().manual_seed(scan.seed) for scan in scans]
+    generators = random_streams(scans, "sampling")
     with attached_lora(base.unet, lora), torch.no_grad():
         sampled = sample(
             base,
@@ -163,6 +164,13 @@ def paint(
         )
         rgb = decode(base, sampled).clamp(0, 1)
         return spatial_align(rgb, gray) if config.align else replace_luma(rgb, gray)
+
+
+def random_streams(scans: Sequence[Scan], purpose: str) -> list[torch.Generator]:
+    """One generator per scan and purpose. A stage that a neighbour keeps going for longer draws more numbers; with a
+    stream of its own, no later stage notices."""
+    seeds = [hashlib.sha256(f"{scan.seed}/{purpose}".encode()).digest()[:8] for scan in scans]
+    return [torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1) for seed in seeds]
 
 
 def anti_color_features(judge: Judge, scans: Sequence[Scan]) -> Tensor:

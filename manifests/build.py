@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import ManifestError, Problem
+from manifests.locations import absolute
 from manifests.schema import SCHEMA
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".jp2", ".bmp"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 LIST_SEPARATOR = "|"
 
 
@@ -38,8 +39,11 @@ def read_captions(uri: str) -> dict[str, dict[str, str]]:
     Raises:
         ManifestError: not UTF-8, no `file` column, or a file named twice.
     """
-    with fsspec.open(uri, "rb") as file:
-        raw = file.read()
+    try:
+        with fsspec.open(uri, "rb") as file:
+            raw = file.read()
+    except OSError as error:
+        raise ManifestError(uri, [Problem("not_found", None, None, f"cannot be read ({error})")]) from error
     try:
         reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig")))
     except UnicodeDecodeError as error:
@@ -75,19 +79,20 @@ def build(folder: str, output: Path, captions_uri: str | None = None) -> Built:
             folder, [Problem("no_images", None, None, f"no {', '.join(sorted(IMAGE_SUFFIXES))} below it")]
         )
     captions = read_captions(captions_uri) if captions_uri else {}
+    place = absolute(folder).rstrip("/")
     rows, seen, problems = [], {}, []
     for number, path in enumerate(images):
         relative = path.removeprefix(root).lstrip("/")
         given = captions.pop(relative, {})
         row = {
             "id": given.get("id") or slug_id(relative),
-            "image": fs.unstrip_protocol(path),
+            "image": f"{place}/{relative}",
             "caption": given.get("caption") or None,
             "target_prompts": _listed(given.get("target_prompts")),
             "color_hints": given.get("color_hints") or None,
             "anti_color_prompts": _listed(given.get("anti_color_prompts")),
             "group_id": given.get("group_id") or None,
-            "seed": int(given["seed"]) if given.get("seed", "").isdigit() else None,
+            "seed": _seed(number, given, problems),
             "image_sha256": given.get("image_sha256") or None,
         }
         other = seen.setdefault(row["id"].casefold(), relative)
@@ -101,6 +106,14 @@ def build(folder: str, output: Path, captions_uri: str | None = None) -> Built:
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), output, row_group_size=4096)
     without = tuple(row["id"] for row in rows if not row["caption"])
     return Built(len(rows), without, tuple(captions))
+
+
+def _seed(number: int, given: dict[str, str], problems: list[Problem]) -> int | None:
+    text = (given.get("seed") or "").strip()
+    if text and not (text.isascii() and text.isdigit()):
+        problems.append(Problem("bad_seed", number, given.get("id"), f"seed {text!r} is not a whole number >= 0"))
+        return None
+    return int(text) if text else None
 
 
 def _listed(cell: str | None) -> list[str] | None:

@@ -1,6 +1,5 @@
 """Reading a manifest: one Parquet file or a folder of parts, on any fsspec store, row groups streamed."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 
 import fsspec
@@ -9,8 +8,8 @@ import pyarrow.parquet as pq
 
 from manifests.errors import ManifestError, Problem
 from manifests.locations import folder_of
-from manifests.schema import COLUMNS, ManifestRow
-from manifests.validate import Validator, check_schema
+from manifests.schema import COLUMNS, SCHEMA, ManifestRow
+from manifests.validate import Validator, accepts, check_schema
 
 BATCH_ROWS = 1024
 
@@ -79,7 +78,12 @@ def read_rows(
                 raise ManifestError(uri, faults)
             for batch in file.iter_batches(BATCH_ROWS):
                 batch = batch.rename_columns([renamed.get(name, name) for name in batch.schema.names])
-                for values in batch.to_pylist():
+                try:
+                    records = batch.to_pylist()
+                except (ValueError, OverflowError) as error:  # such as a nanosecond time, which Python has not
+                    message = f"{path}: a value from row {number} on cannot be carried ({error})"
+                    raise ManifestError(uri, [Problem("bad_value", None, None, message)]) from error
+                for values in records:
                     row = problems.check(number, values)
                     number += 1
                     if row is not None:
@@ -88,27 +92,36 @@ def read_rows(
                     raise ManifestError(uri, problems.found)
 
 
-def validated(
-    uri: str, columns: Mapping[str, str] | None = None, default_caption: str | None = None
-) -> tuple[int, str]:
-    """Checks a whole manifest without keeping it.
-
-    Returns:
-        Number of rows, and sha256 (hex) over the ids in order.
+def validated(uri: str, columns: Mapping[str, str] | None = None, default_caption: str | None = None) -> int:
+    """Checks a whole manifest without keeping it; returns its number of rows.
 
     Raises:
         ManifestError: with every problem found.
     """
-    parts(uri)
-    validator, ids, count = Validator(folder_of(uri), default_caption), hashlib.sha256(), 0
-    for row in read_rows(uri, columns, default_caption, validator):
-        ids.update(row.id.encode() + b"\0")
-        count += 1
+    fs, found = parts(uri)
+    validator = Validator(folder_of(uri), default_caption)
+    validator.found += _differing_parts(uri, fs, found, columns)
+    count = sum(1 for _ in read_rows(uri, columns, default_caption, validator))
     if not count and not validator.found:
         validator.found.append(Problem("empty", None, None, "the manifest has no rows"))
     if validator.found:
         raise ManifestError(uri, validator.found)
-    return count, ids.hexdigest()
+    return count
+
+
+def _differing_parts(
+    uri: str, fs: fsspec.AbstractFileSystem, found: list[str], columns: Mapping[str, str] | None
+) -> list[Problem]:
+    """Parts whose carried columns are not the first part's: they could not become one table of results."""
+    carried = []
+    for path in found:
+        with _opened(uri, fs, path) as file:
+            carried.append(extra_columns(file.schema_arrow, columns).remove_metadata())
+    return [
+        Problem("parts_differ", None, None, f"{path} carries columns {schema.names}, {found[0]} {carried[0].names}")
+        for path, schema in zip(found, carried, strict=True)
+        if not schema.equals(carried[0])
+    ]
 
 
 def extra_columns(schema: pa.Schema, columns: Mapping[str, str] | None = None) -> pa.Schema:
@@ -124,14 +137,17 @@ def read_recolor_requests(uri: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         ManifestError: columns id (string) and target_prompts (list of string) are not both there, or a row is empty.
     """
     fs, found = parts(uri)
+    number = -1
     for path in found:
         with _opened(uri, fs, path) as file:
-            missing = {"id", "target_prompts"} - set(file.schema_arrow.names)
-            if missing:
-                message = f"column(s) {sorted(missing)} missing; a recolor manifest needs id and target_prompts"
-                raise ManifestError(uri, [Problem("missing_column", None, None, message)])
+            schema = file.schema_arrow
+            for name in ("id", "target_prompts"):
+                if name not in schema.names or not accepts(schema.field(name).type, SCHEMA.field(name).type):
+                    message = f"column {name!r} ({SCHEMA.field(name).type}) is missing or of another type"
+                    raise ManifestError(uri, [Problem("missing_column", None, None, message)])
             for batch in file.iter_batches(BATCH_ROWS, columns=["id", "target_prompts"]):
-                for number, values in enumerate(batch.to_pylist()):
+                for values in batch.to_pylist():
+                    number += 1
                     prompts = tuple(
                         prompt.strip() for prompt in values["target_prompts"] or () if prompt and prompt.strip()
                     )

@@ -19,18 +19,20 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 RESERVED = frozenset(
     (
         "status error_kind error_message warnings outputs primary_image artifact input_sha256 gray_sha256 "
-        "width height base_model judge config_digest seconds luminance_mismatches row_digest fit_key "
+        "width height base_model judge config_digest seconds luminance_mismatches row_digest fit_key trained_steps "
+        "primary_sha256 artifact_sha256 "
         "context_prompt"
     ).split()
 )
 
 
-def _accepts(actual: pa.DataType, wanted: pa.DataType) -> bool:
+def accepts(actual: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column of type `actual` can stand for one of ours."""
     if pa.types.is_null(actual):
         return True
     if pa.types.is_list(wanted):
         is_list = pa.types.is_list(actual) or pa.types.is_large_list(actual)
-        return is_list and _accepts(actual.value_type, wanted.value_type)
+        return is_list and accepts(actual.value_type, wanted.value_type)
     if pa.types.is_string(wanted):
         if pa.types.is_dictionary(actual):
             actual = actual.value_type
@@ -73,7 +75,7 @@ def check_schema(schema: pa.Schema, renamed: Mapping[str, str]) -> list[Problem]
     if "image" not in names and "image_bytes" not in names:
         faults.append(problem("missing_column", "one of the columns 'image' (a URI) or 'image_bytes' is required"))
     for actual, name in zip(schema, names, strict=True):
-        if name in COLUMNS and not _accepts(actual.type, SCHEMA.field(name).type):
+        if name in COLUMNS and not accepts(actual.type, SCHEMA.field(name).type):
             faults.append(problem("bad_type", f"column {name!r} is {actual.type}, expected {SCHEMA.field(name).type}"))
         if name in RESERVED:
             faults.append(problem("reserved_column", f"column {name!r} is one of the results' own; rename it"))

@@ -57,6 +57,13 @@ def test_a_judge_needs_a_folder_or_a_tag():
         load_judge("ViT-B-32")
 
 
+def test_a_judge_without_weights_is_refused(judge_folder, tmp_path):
+    shutil.copytree(judge_folder, tmp_path / "j")
+    next((tmp_path / "j").glob("*.safetensors")).unlink()
+    with pytest.raises(BaseModelError, match="no .safetensors"):
+        load_judge(str(tmp_path / "j"))
+
+
 def test_judge_features_are_unit_norm_and_differentiable(judge):
     rgb = torch.rand(2, 3, 40, 56, requires_grad=True)
     features = judge.image_features(rgb)

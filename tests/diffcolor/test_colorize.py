@@ -13,9 +13,13 @@ from diffcolor.luminance import soft_luma
 from tests.conftest import TINY
 
 CAPTIONS = ["a photo of a barn", "a cat", "a photo of an apple and the sky", "a house"]
-# Stated tolerances of "as if alone". Batched matrix products may round differently in the last bits of float32: 1e-4
-# in what is trained; 1e-3 in pixels (a quarter of an 8-bit code), because the correspondence is a sharp softmax.
-TOLERANCE, PIXEL_TOLERANCE = 1e-4, 1e-3
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """The stated tolerance of "as if alone": 2e-5 in the mean, 1e-3 at most (a quarter of an 8-bit code in pixels).
+
+    Batched matrix products round differently in float32's last bits; Adam divides by the gradient's size, so that an
+    element with almost no gradient can step on rounding alone, and the correspondence is a sharp softmax.
+    """
+    return bool((a - b).abs().mean() < 2e-5 and (a - b).abs().max() < 1e-3)
 
 
 def scan(k: int, **changes) -> Scan:
@@ -51,10 +55,24 @@ def together(base, judge):
 def test_four_in_lockstep_get_what_each_gets_alone(base, judge, together):
     for k in range(4):
         (alone,) = fitted(base, judge, [scan(k)])
-        assert torch.allclose(alone.primary, together[k].primary, atol=PIXEL_TOLERANCE)
-        assert torch.allclose(alone.optimized_embeds, together[k].optimized_embeds, atol=TOLERANCE)
+        assert same(alone.primary, together[k].primary)
+        assert same(alone.optimized_embeds, together[k].optimized_embeds)
         for name, tensor in alone.lora.up.items():
-            assert torch.allclose(tensor, together[k].lora.up[name], atol=TOLERANCE)
+            assert same(tensor, together[k].lora.up[name])
+
+
+def test_an_image_that_settles_early_gets_what_it_gets_alone(base, judge):
+    """Images settle at different steps; the stages after must not notice."""
+    config = replace(TINY.fit, color_prior_steps=24, embedding_steps=8, plateau_window=4, plateau_improvement=0.01)
+    scans = [scan(k) for k in range(4)]
+    together = fitted(base, judge, scans, config)
+    lengths = set()
+    for k, one in enumerate(scans):
+        lengths.add(sum(progress.stage == "color_prior" for progress in fit(base, judge, [one], config)))
+        (alone,) = fitted(base, judge, [one], config)
+        assert same(alone.optimized_embeds, together[k].optimized_embeds)
+        assert same(alone.primary, together[k].primary)
+    assert len(lengths) > 1, "all settled at the same step: nothing was compared"
 
 
 def test_base_weights_are_bit_identical_after_fit_and_recolor(base, judge):
@@ -95,7 +113,7 @@ def test_candidates_do_not_depend_on_their_neighbours(base, judge, together):
     for alone, batched in zip(requests, recolor(base, judge, requests, TINY), strict=True):
         by_eta = {one.eta: one.rgb for one in recolor(base, judge, [alone], TINY)[0]}
         for one in batched:
-            assert torch.allclose(one.rgb, by_eta[one.eta], atol=PIXEL_TOLERANCE)
+            assert same(one.rgb, by_eta[one.eta])
 
 
 def test_training_moves_the_embedding_and_the_adapters(base, judge, together):
@@ -110,7 +128,7 @@ def test_a_non_finite_loss_fails_its_image_alone(base, judge, together):
     assert isinstance(bad, NonFiniteLossError)
     assert bad.stage == "color_prior"
     assert isinstance(good, Fitted)
-    assert torch.allclose(good.primary, together[1].primary, atol=PIXEL_TOLERANCE)
+    assert same(good.primary, together[1].primary)
 
 
 def test_a_settled_image_stands_still_and_the_stage_ends_early(base, judge):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from .captions import caption_photograph, caption_recolored
-from .colors import luma, to_lab
+from .colors import luma
 from .photographs import Photograph
 from .scenes import compose_scene, recolor_region
 from .stamps import Stamp
@@ -83,8 +83,3 @@ def gray_version(pictures: np.ndarray) -> np.ndarray:
     """(B, 3, H, W) to the same shape with every channel the luma."""
     gray = np.einsum("bchw,c->bhw", pictures, np.array([0.299, 0.587, 0.114], dtype=np.float32))
     return np.repeat(gray[:, None], 3, 1)
-
-
-def mean_chroma(picture: np.ndarray) -> float:
-    """Mean L*a*b* chroma of a picture (H, W, 3)."""
-    return float(np.hypot(*np.moveaxis(to_lab(picture)[..., 1:], -1, 0)).mean())

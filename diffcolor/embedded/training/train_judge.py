@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
@@ -153,8 +152,3 @@ def write_judge(folder: Path, state: dict[str, Tensor], vocabulary: int) -> None
     (folder / "open_clip_config.json").write_text(json.dumps(judge_config(vocabulary), indent=2) + "\n")
     halves = {name: value.half().contiguous() for name, value in state.items() if value.is_floating_point()}
     save_file(halves, str(folder / "open_clip_model.safetensors"))
-
-
-def load_judge(folder: Path) -> CLIP:
-    """Loads a written judge as a user would."""
-    return open_clip.create_model(f"local-dir:{folder}").eval()
