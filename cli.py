@@ -44,7 +44,15 @@ BaseModelOption = Annotated[
     str, typer.Option(help="'mini' (embedded), a diffusers folder, or a hub id of a Stable Diffusion 1.x/2.x model.")
 ]
 JudgeOption = Annotated[str, typer.Option(help="'mini' (embedded), a local open_clip folder, or MODEL:TAG.")]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N. Default: cuda if there is a GPU.")]
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+DeviceOption = Annotated[Device, typer.Option(help="auto: cuda where the workers have a GPU.")]
 EtaOption = Annotated[
     list[float] | None,
     typer.Option("--eta", help="Interpolation weight(s) to try instead of the preset's. Repeatable."),
@@ -56,14 +64,14 @@ def _reported() -> Iterator[None]:
     """Turns the errors that a user can do something about into a message and an exit code."""
     from diffcolor.errors import DiffColorError
     from manifests.errors import ManifestError
-    from pipelines.errors import JobError, RecolorError
+    from pipelines.errors import JobError
 
     try:
         yield
     except ManifestError as error:
         _say(str(error))
         raise typer.Exit(USAGE) from error
-    except (JobError, RecolorError, DiffColorError) as error:
+    except (JobError, DiffColorError) as error:
         _say(str(error))
         raise typer.Exit(COULD_NOT_RUN) from error
     except KeyboardInterrupt as error:
@@ -96,12 +104,6 @@ def _config(preset: Preset, etas: list[float] | None):
     return replace(config, etas=tuple(etas)) if etas else config
 
 
-def _device(device: str | None) -> str:
-    from pipelines.run import default_device
-
-    return device or default_device()
-
-
 @app.command()
 def submit(
     manifest: Annotated[str, typer.Argument(help="Parquet file or folder, local or any fsspec URI (s3://...).")],
@@ -113,7 +115,7 @@ def submit(
     judge: JudgeOption = "mini",
     column: ColumnOption = None,
     default_caption: DefaultCaption = None,
-    device: DeviceOption = None,
+    device: DeviceOption = Device.auto,
     images_per_step: Annotated[
         int, typer.Option("--images-per-step", "-k", min=1, help="Images adapted together.")
     ] = 4,
@@ -129,7 +131,11 @@ def submit(
         str | None,
         typer.Option(help="Ray dashboard URL (http://HEAD:8265) to run there; default: a Ray of its own here."),
     ] = None,
-    env: Annotated[list[str] | None, typer.Option(help="Environment variable to forward to the cluster.")] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(help="Environment variable to forward to the cluster, whose users can read it: no secrets."),
+    ] = None,
+    run_id: Annotated[str, typer.Option(hidden=True)] = "",
     follow: Annotated[bool, typer.Option(help="With --address: show the job's output until it ends.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -149,7 +155,7 @@ def submit(
             base_model=base_model,
             judge=judge,
             config=_config(preset, eta),
-            device=_device(device),
+            device=device.value,
             images_per_step=images_per_step,
             max_pixels=max_pixels,
         )
@@ -163,6 +169,7 @@ def submit(
             gpus_per_worker=gpus_per_worker,
             cpus_per_worker=cpus_per_worker,
             retry_failed=retry_failed,
+            run_id=run_id,
         )
         with watching(console) as watch:
             snapshot = run_job(request, watch)
@@ -175,34 +182,50 @@ def submit(
 def _submit_to_cluster(address: str, manifest: str, output: str, env: list[str], follow: bool) -> int:
     """The same command line, run by a driver in the cluster; the exit code is read from the output store."""
     import os
+    import uuid
 
+    from pipelines.errors import JobError
     from pipelines.jobs import RayJob
 
+    if missing := [name for name in env if name not in os.environ]:
+        raise typer.BadParameter(f"not set here: {', '.join(missing)}", param_hint="--env")
     # On the cluster's machines a relative path would mean another place.
-    places = {manifest: _absolute(manifest), output: _absolute(output)}
-    arguments, given = ["submit", places[manifest], "--output", places[output], "--address", "auto"], iter(sys.argv[2:])
+    place, run_id = _absolute(output), uuid.uuid4().hex
+    arguments = ["submit", _absolute(manifest), "--output", place, "--address", "auto", "--run-id", run_id]
+    given = iter(sys.argv[2:])
     for argument in given:
-        name, equals, _ = argument.partition("=")
-        if name in ("--address", "--output", "--env"):
-            None if equals else next(given, None)
+        name, equals, value = argument.partition("=")
+        if name in ("--address", "--output", "--env", "--base-model", "--judge"):
+            value = value if equals else next(given)
+            if name in ("--base-model", "--judge"):
+                arguments += [name, _absolute(value) if Path(value).is_dir() else value]
         elif argument != manifest and name not in ("--follow", "--no-follow", "--json"):
             arguments.append(argument)
     job = RayJob(address)
-    job_id = job.submit(arguments, {name: os.environ[name] for name in env if name in os.environ})
-    _say(f"submitted {job_id} to {address}; follow it with: diffcolor-batch status {places[output]}")
+    job_id = job.submit(arguments, {name: os.environ[name] for name in env})
+    _say(f"submitted {job_id} to {address}; see how far it is with: diffcolor-batch status {place}")
     if not follow:
         return OK
-    for lines in job.follow():
-        console.print(lines, end="", highlight=False, markup=False)
-    state = job.status()
     try:
-        status = _status(places[output])
-    except typer.Exit:
-        status = {"state": "unknown"}
-    if status["state"] != "finished":
-        _say(f"the job ended as {state}, the output says {status['state']}")
-        return COULD_NOT_RUN
-    return ROWS_FAILED if status["failed"] else OK
+        for lines in job.follow():
+            console.print(lines, end="", highlight=False, markup=False)
+    except KeyboardInterrupt:
+        _say(f"no longer following; the job goes on in the cluster as {job_id}")
+        return OK
+    from pipelines.ledger import Ledger
+    from pipelines.store import Store
+
+    ledger = Ledger(Store(place))
+    # Ray's word for a job's state is not to be trusted; the output of an earlier submit is not this one's either.
+    if not ledger.store.exists("job.json") or ledger.read_job().get("run_id") != run_id:
+        code = job.exit_code()
+        if code == USAGE:
+            return USAGE
+        raise JobError(f"the job ended before it began to work (exit code {code}); its lines above say why")
+    found = ledger.status()
+    if found["state"] != "finished":
+        raise JobError(f"the job ended, the output says {found['state']}; submit again to go on")
+    return ROWS_FAILED if found["failed"] else OK
 
 
 def _absolute(place: str) -> str:
@@ -245,10 +268,10 @@ def recolor(
     id: Annotated[str | None, typer.Option(help="The row to recolour.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="Target prompt; repeatable.")] = None,
     manifest: Annotated[str | None, typer.Option(help="Parquet with id and target_prompts, instead of --id.")] = None,
-    preset: PresetOption = Preset.balanced,
+    preset: Annotated[Preset | None, typer.Option(help="Default: the job's.")] = None,
     base_model: Annotated[str | None, typer.Option(help="Default: the job's.")] = None,
     judge: Annotated[str | None, typer.Option(help="Default: the job's.")] = None,
-    device: DeviceOption = None,
+    device: DeviceOption = Device.auto,
     eta: EtaOption = None,
     as_json: Json = False,
 ) -> None:
@@ -257,19 +280,29 @@ def recolor(
         raise typer.BadParameter("give --id with one --prompt or more, or --manifest alone")
     from dataclasses import asdict
 
+    from diffcolor.errors import DiffColorError
     from manifests.read import read_recolor_requests
+    from pipelines.errors import RecolorError
     from pipelines.recolor import Recolorer
 
+    made, failed = [], False
     with _reported():
         requests = list(read_recolor_requests(manifest)) if manifest else [(id, tuple(prompt))]
         _status(output)
-        recolorer = Recolorer(output, _config(preset, eta), _device(device), base_model, judge)
-        made = [(row_id, one) for row_id, prompts in requests for one in recolorer.recolor(row_id, prompts)]
+        config = _config(preset or Preset.balanced, eta) if preset or eta else None
+        recolorer = Recolorer(output, config=config, device=device.value, base_model=base_model, judge=judge)
+        for row_id, prompts in requests:
+            try:
+                made += [(row_id, one) for one in recolorer.recolor(row_id, prompts, again=config is not None)]
+            except (RecolorError, DiffColorError) as error:
+                _say(f"{row_id}: {error}")
+                failed = True
     if as_json:
         _print_json([{"id": row_id, **asdict(one)} for row_id, one in made])
-        return
-    for row_id, one in made:
-        typer.echo(f"{row_id}: {one.prompt}: {output.rstrip('/')}/{one.image} (eta {one.eta:g})")
+    else:
+        for row_id, one in made:
+            typer.echo(f"{row_id}: {one.prompt}: {output.rstrip('/')}/{one.image} (eta {one.eta:g})")
+    raise typer.Exit(ROWS_FAILED if failed else OK)
 
 
 @app.command()
@@ -287,6 +320,7 @@ def verify(
         typer.echo(
             f"{found.rows} rows, {found.pictures} pictures ({found.against_input} against their input file), "
             f"{found.luminance_mismatches} luminance mismatches, {len(found.differences)} differences"
+            + (f"; {found.pending} rows have no result yet" if found.pending else "")
         )
         for difference in found.differences:
             typer.echo(f"  {difference.id}: {difference.file}: {difference.what}")

@@ -44,3 +44,16 @@ class ArtifactError(DiffColorError):
 
     def __str__(self) -> str:
         return f"the artifact cannot be used: {self.reason}"
+
+
+class LumaMismatchError(DiffColorError):
+    """A composed picture does not hold the scan's gray values: a fault of ours, and never a result."""
+
+    kind = "luma_mismatch"
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__(pixels)
+        self.pixels = pixels
+
+    def __str__(self) -> str:
+        return f"the luminance of {self.pixels} pixels differs from the scan's; please report this"

@@ -20,4 +20,4 @@ class RecolorError(Exception):
         self.row_id, self.reason = row_id, reason
 
     def __str__(self) -> str:
-        return f"{self.row_id}: {self.reason}"
+        return self.reason

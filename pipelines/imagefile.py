@@ -14,6 +14,8 @@ MIN_SIDE = 64
 # What a JPEG encoder's chroma rounding makes of equal channels.
 _GRAY_TOLERANCE = 2
 _MARK = "Colours are machine-made (diffcolor-batch); luminance is the scan's own."
+# ImageDescription, Make, Model, Orientation, DateTime, Artist, Copyright
+_DESCRIPTIVE_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0112, 0x0132, 0x013B, 0x8298})
 _SIGNATURES = {
     b"%PDF": "a PDF (export its pages first)",
     b"PK\x03\x04": "a ZIP archive",
@@ -84,8 +86,22 @@ def decode_gray(content: bytes, max_pixels: int = MAX_PIXELS) -> GrayImage:
         ) from error
     gray, warnings = _gray_channel(image)
     _refuse_colorless(gray)
-    dpi = image.info.get("dpi")
-    return GrayImage(gray, tuple(float(x) for x in dpi) if dpi else None, image.info.get("exif", b""), warnings)
+    return GrayImage(gray, _dpi(image), _exif(image), warnings)
+
+
+def _dpi(image: Image.Image) -> tuple[float, float] | None:
+    """Pixels per inch, None if there is none or it is nonsense (0/0 is a common one)."""
+    dpi = tuple(float(value) for value in image.info.get("dpi", ()))
+    return dpi if len(dpi) == 2 and all(0 < value < 1e6 for value in dpi) else None
+
+
+def _exif(image: Image.Image) -> bytes:
+    """The EXIF block to carry: as it is, or of a TIFF's tags those that describe (its others are the file's layout)."""
+    if image.format != "TIFF":
+        return image.info.get("exif", b"")
+    carried = Image.Exif()
+    carried.update({tag: value for tag, value in image.getexif().items() if tag in _DESCRIPTIVE_TAGS})
+    return carried.tobytes() if len(carried) else b""
 
 
 def _is_text(head: bytes) -> bool:
@@ -162,4 +178,4 @@ def decode_output(content: bytes) -> tuple[NDArray[np.uint8], GrayImage]:
     if image.mode != "RGB":
         raise InputImageError("unreadable", f"mode {image.mode}, expected RGB")
     pixels = np.asarray(image)
-    return pixels, GrayImage(luma(pixels), image.info.get("dpi"), image.info.get("exif", b""))
+    return pixels, GrayImage(luma(pixels), _dpi(image), _exif(image))

@@ -1,6 +1,7 @@
 """`--address http://HEAD:8265`: the same command, as a Ray job whose driver runs inside the cluster."""
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,6 @@ from pipelines.errors import JobError
 
 _PARTS = ("diffcolor", "pipelines", "manifests")
 _TOKEN_FILE = Path.home() / ".ray" / "auth_token"
-ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 
 def _use_token_if_there_is_one() -> None:
@@ -64,10 +64,10 @@ class RayJob:
         """Starts `diffcolor-batch` with `arguments` in the cluster; returns Ray's job id."""
         with tempfile.TemporaryDirectory() as staging:
             stage_code(Path(staging))
-            quoted = " ".join(_quote(argument) for argument in ("python", "-m", "cli", *arguments))
+            command = shlex.join(["python", "-m", "cli", *arguments])
             try:
                 self.job_id = self.client.submit_job(
-                    entrypoint=quoted, runtime_env={"working_dir": staging, "env_vars": env_vars}
+                    entrypoint=command, runtime_env={"working_dir": staging, "env_vars": env_vars}
                 )
             except RuntimeError as error:
                 raise JobError(f"the cluster refused the job ({error})") from error
@@ -88,12 +88,6 @@ class RayJob:
         finally:
             loop.close()
 
-    def status(self) -> str:
-        """Ray's own word for the job's state. The output store's `status` is the truth about the rows."""
-        return str(self.client.get_job_status(self.job_id).value)
-
-
-def _quote(argument: str) -> str:
-    import shlex
-
-    return shlex.quote(argument)
+    def exit_code(self) -> int | None:
+        """The driver's own exit code, None if Ray does not know it."""
+        return self.client.get_job_info(self.job_id).driver_exit_code

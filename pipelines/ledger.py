@@ -7,6 +7,7 @@ import io
 import json
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -41,15 +42,26 @@ class Ledger:
 
     # All rows ------------------------------------------------------------------------------------------------------
 
+    def find(self, row_digest: str) -> ResultRow | None:
+        """The record of one row, None without one."""
+        try:
+            return ResultRow.from_record(json.loads(self.store.read(self._record_key(row_digest))))
+        except FileNotFoundError:
+            return None
+
     def load(self) -> dict[str, ResultRow]:
-        """Every known outcome by row digest: the published rows, then records that are not published (yet, or of
-        other settings). Only those are read one by one."""
+        """Every known outcome by row digest. A record is newer than the published row of its digest."""
         known = {row.row_digest: row for row in self.published()}
         for key in self.store.list(_RECORDS):
-            if key.rpartition("/")[2].removesuffix(".json") not in known:
-                row = ResultRow.from_record(json.loads(self.store.read(key)))
-                known[row.row_digest] = row
+            row = ResultRow.from_record(json.loads(self.store.read(key)))
+            extra = known[row.row_digest].extra if row.row_digest in known else {}
+            known[row.row_digest] = replace(row, extra=extra)
         return known
+
+    def current(self) -> list[ResultRow]:
+        """The outcomes of the current job's rows, in manifest order; rows without one are left out."""
+        known = self.load()
+        return [known[key] for key in self._plan() if key in known]
 
     def published(self) -> Iterator[ResultRow]:
         """The rows of `results/`."""
@@ -58,20 +70,25 @@ class Ledger:
                 yield from map(ResultRow.from_record, batch.to_pylist())
 
     def publish(self, rows: Iterable[ResultRow], carried: pa.Schema) -> None:
-        """Writes `results/`, the rows in manifest order, `SHARD_ROWS` to a file, and drops what it replaces.
+        """Writes `results/`, the rows in manifest order, `SHARD_ROWS` to a file.
 
-        Records stay: going back to earlier settings finds its results again.
+        Published rows of other settings become records again first, so that going back to those settings finds them;
+        records that are published now are dropped last. A crash in between leaves nothing out.
         """
+        before = {row.row_digest: row for row in self.published()}
         written, shard = [], []
 
         def close() -> None:
             key = f"results/part-{len(written):05d}.parquet"
-            buffer = io.BytesIO()
-            pq.write_table(to_table(shard, carried), buffer)
-            self.store.write(key, buffer.getvalue())
+            self._write_table(key, to_table(shard, carried))
             written.append(key)
             shard.clear()
 
+        rows = list(rows)
+        digests = {row.row_digest for row in rows}
+        for row_digest, row in before.items():
+            if row_digest not in digests and self.find(row_digest) is None:
+                self.commit(row)
         for row in rows:
             shard.append(row)
             if len(shard) == SHARD_ROWS:
@@ -80,19 +97,23 @@ class Ledger:
             close()
         for key in set(self.store.list("results")) - set(written):
             self.store.delete(key)
+        for key in {self._record_key(row_digest) for row_digest in digests} & set(self.store.list(_RECORDS)):
+            self.store.delete(key)
+
+    def _write_table(self, key: str, table: pa.Table) -> None:
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        self.store.write(key, buffer.getvalue())
 
     def replace(self, row: ResultRow) -> None:
-        """Puts `row` in the place of the published row with its id."""
+        """Puts `row` in the place of the published row with its id; nothing happens before a first publishing."""
         for key in self.store.list("results"):
             table = pq.read_table(pa.BufferReader(self.store.read(key)))
             rows = [ResultRow.from_record(record) for record in table.to_pylist()]
             if any(one.id == row.id for one in rows):
                 carried = pa.schema([item for item in table.schema if item.name in row.extra])
-                buffer = io.BytesIO()
-                pq.write_table(to_table([row if one.id == row.id else one for one in rows], carried), buffer)
-                self.store.write(key, buffer.getvalue())
+                self._write_table(key, to_table([row if one.id == row.id else one for one in rows], carried))
                 return
-        raise KeyError(row.id)
 
     # The job -------------------------------------------------------------------------------------------------------
 
@@ -105,9 +126,12 @@ class Ledger:
 
     def write_plan(self, row_digests: list[str]) -> None:
         """The rows of the current job, in manifest order."""
-        buffer = io.BytesIO()
-        pq.write_table(pa.table({"row_digest": row_digests}), buffer)
-        self.store.write(_PLAN, buffer.getvalue())
+        self._write_table(_PLAN, pa.table({"row_digest": pa.array(row_digests, pa.string())}))
+
+    def _plan(self) -> list[str]:
+        if not self.store.exists(_PLAN):
+            return []
+        return pq.read_table(pa.BufferReader(self.store.read(_PLAN)))["row_digest"].to_pylist()
 
     def beat(self, progress: dict[str, Any]) -> None:
         """Says that the driver lives, and what it sees."""
@@ -125,12 +149,8 @@ class Ledger:
         if state == "running" and time.time() - beat["time"] > STALE_SECONDS:
             state = "interrupted"
         counts = dict.fromkeys((OK, FAILED, SKIPPED), 0)
-        if self.store.exists(_PLAN):
-            plan = pq.read_table(pa.BufferReader(self.store.read(_PLAN)))["row_digest"].to_pylist()
-            known = self.load()
-            for row_digest in plan:
-                if row_digest in known:
-                    counts[known[row_digest].status] += 1
+        for row in self.current():
+            counts[row.status] += 1
         return {
             "output": self.store.uri,
             "rows": job["rows"],

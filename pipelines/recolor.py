@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from diffcolor.artifact import from_bytes, read_record
 from diffcolor.colorize import recolor as sample_prompts
-from diffcolor.config import Config
+from diffcolor.config import PRESETS, Config
 from diffcolor.geometry import working_gray
 from pipelines.errors import RecolorError
 from pipelines.identity import sha256
@@ -14,16 +14,26 @@ from pipelines.imagefile import GrayImage, decode_output
 from pipelines.ledger import Ledger
 from pipelines.results import OK, Output, ResultRow
 from pipelines.store import Store
-from pipelines.worker import JobSpec, Worker
+from pipelines.worker import AUTO, JobSpec, Worker
 
 
 class Recolorer:
     """Loads the models of an output store's job once, then recolours any of its rows."""
 
-    def __init__(self, output: str, config: Config, device: str, base_model: str | None, judge: str | None) -> None:
+    def __init__(
+        self,
+        output: str,
+        *,
+        config: Config | None = None,
+        device: str = AUTO,
+        base_model: str | None = None,
+        judge: str | None = None,
+    ) -> None:
+        """What is not given is the job's."""
         self.ledger = Ledger(Store(output))
         job = self.ledger.read_job()
-        self.rows = {row.id: row for row in self.ledger.published()}
+        config = config or replace(PRESETS[job["preset"]], etas=tuple(job["etas"]))
+        self.rows = {row.id: row for row in self.ledger.current()}
         self.config = config
         self.worker = Worker(
             JobSpec(
@@ -35,8 +45,11 @@ class Recolorer:
             )
         )
 
-    def recolor(self, row_id: str, prompts: Sequence[str]) -> list[Output]:
-        """Adds one output per prompt to the row's result; a prompt that it has already is not sampled again.
+    def recolor(self, row_id: str, prompts: Sequence[str], again: bool = False) -> list[Output]:
+        """Adds one output per prompt to the row's result.
+
+        Args:
+            again: sample a prompt that the row has already once more (with another eta, say), in the place of the old.
 
         Raises:
             RecolorError: no such row, not `ok`, or its files are damaged.
@@ -52,7 +65,7 @@ class Recolorer:
         record = read_record(content)
         fitted = from_bytes(content, working_gray(image.gray, record.height, record.width), self.worker.base)
         existing = {output.prompt: output for output in row.outputs}
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in existing]
+        new = [prompt for prompt in dict.fromkeys(prompts) if again or prompt not in existing]
         ladders = (
             sample_prompts(self.worker.base, self.worker.judge, [(fitted, prompt) for prompt in new], self.config)
             if new

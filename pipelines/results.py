@@ -103,6 +103,11 @@ class ResultRow:
     fit_key: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def files(self) -> set[str]:
+        """Keys of everything that this row names."""
+        return {key for key in (self.primary_image, self.artifact, *(one.image for one in self.outputs)) if key}
+
     def to_record(self) -> dict[str, Any]:
         """A JSON-able dict without the carried columns: those come from the manifest, which has them exactly."""
         record = asdict(self)

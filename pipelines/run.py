@@ -1,17 +1,17 @@
 """The Ray driver: reads the plan, hands batches to one worker per GPU, and sees that every row gets one result."""
 
-import os
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import pyarrow as pa
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from diffcolor.config import digest
+from manifests.locations import redacted
 from manifests.read import extra_columns, read_rows, read_schema, validated
 from manifests.schema import ManifestRow
 from pipelines.errors import JobError
@@ -19,10 +19,11 @@ from pipelines.identity import Models, row_digest
 from pipelines.ledger import Ledger
 from pipelines.results import FAILED, ResultRow
 from pipelines.store import Store
-from pipelines.worker import JobSpec, Task, Worker, blank_result
+from pipelines.worker import AUTO, JobSpec, Task, Worker, blank_result
 
 POLL_SECONDS = 1.0
 BEAT_SECONDS = 10.0
+START_SECONDS = 900.0  # a large model is downloaded and loaded once
 MAX_DEATHS = 2  # of a worker, on one row: the second happens with that row alone
 
 
@@ -36,6 +37,7 @@ class JobRequest:
         workers: number of worker actors; default one per GPU, or one on a machine without.
         gpus_per_worker, cpus_per_worker: what Ray reserves for each.
         retry_failed: run rows again whose result is "failed".
+        run_id: names this submit in job.json.
     """
 
     manifest: str
@@ -47,6 +49,7 @@ class JobRequest:
     gpus_per_worker: float | None = None
     cpus_per_worker: int | None = None
     retry_failed: bool = False
+    run_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,25 +86,26 @@ def run_job(request: JobRequest, watch: Callable[[Snapshot], None] = lambda _: N
         ManifestError: the manifest has problems; nothing was started.
         JobError: no worker could be started.
     """
-    count, _ = validated(request.manifest, request.columns, request.default_caption)
-    ledger = Ledger(Store(request.spec.output))
-    facts = _job_facts(request, count)
+    count = validated(request.manifest, request.columns, request.default_caption)
+    ledger = Ledger(_output_store(request.spec.output))
     started_here, actors = _connect(request.address), []
+    request = replace(request, spec=replace(request.spec, device=_device(request.spec.device)))
     try:
         actors = _start_workers(request)
-        models = _models(actors)
-        facts["models"] = models.__dict__
+        references = {actor.describe.remote(): actor for actor in actors}
+        models = _first_models(references, request)
+        # Not before: a submit that cannot run must not touch what an earlier one left.
+        driver = _Driver(request, ledger, models, references, watch)
+        facts = {**_job_facts(request, count), "models": asdict(models)}
+        ledger.beat({"workers": []})
         ledger.write_job(facts)
-        driver = _Driver(request, ledger, models, actors, count, watch)
-        driver.run()
+        try:
+            driver.run()
+        except BaseException:
+            ledger.write_job({**facts, "state": "interrupted"})
+            raise
         ledger.write_job({**facts, "state": "finished", "finished_at": time.time()})
         return driver.snapshot()
-    except JobError:
-        ledger.write_job({**facts, "state": "failed"})
-        raise
-    except KeyboardInterrupt:
-        ledger.write_job({**facts, "state": "interrupted"})
-        raise
     finally:
         for actor in actors:
             ray.kill(actor)
@@ -113,9 +117,10 @@ def _job_facts(request: JobRequest, count: int) -> dict[str, Any]:
     spec = request.spec
     return {
         "state": "running",
+        "run_id": request.run_id,
         "rows": count,
         "submitted_at": time.time(),
-        "manifest": request.manifest,
+        "manifest": redacted(request.manifest),
         "columns": request.columns,
         "default_caption": request.default_caption,
         "base_model": spec.base_model,
@@ -146,22 +151,50 @@ def _connect(address: str | None) -> bool:
     return True
 
 
+def _output_store(uri: str) -> Store:
+    try:
+        return Store(uri)
+    except (ValueError, ImportError) as error:
+        raise JobError(f"output {redacted(uri)}: {error}") from error
+
+
+def _device(device: str) -> str:
+    """ "auto" is what the workers will find, not what this process sees: a cluster's head often has no GPU."""
+    return device if device != AUTO else "cuda" if ray.cluster_resources().get("GPU", 0) else "cpu"
+
+
 def _start_workers(request: JobRequest) -> list[Any]:
-    resources = ray.cluster_resources()
-    on_gpu = request.spec.device.startswith("cuda")
+    """Worker actors, with what Ray reserves for each.
+
+    Raises:
+        JobError: no machine is large enough for one.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    on_gpu = request.spec.device == "cuda"
     gpus = request.gpus_per_worker if request.gpus_per_worker is not None else float(on_gpu)
-    workers = request.workers or (max(1, int(resources.get("GPU", 0) / gpus)) if gpus else 1)
+    workers = request.workers
+    if workers is None:
+        workers = max(1, int(sum(node.get("GPU", 0) for node in nodes) / gpus)) if gpus else len(nodes)
+    cores = int(max(node.get("CPU", 1) for node in nodes))
     cpus = request.cpus_per_worker
     if cpus is None:  # torch on the CPU takes all there is; a GPU worker needs one core for Python and one for files
-        cpus = min(2, int(resources.get("CPU", 1))) if on_gpu else max(1, int(resources.get("CPU", 1)) // workers)
-    threads = {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cpus)))}}
-    options = {"num_gpus": gpus, "num_cpus": cpus, "max_restarts": -1, "max_task_retries": 0, "runtime_env": threads}
+        cpus = min(2, cores) if on_gpu else max(1, cores // math.ceil(workers / len(nodes)))
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        remedy = "lower --cpus-per-worker, or see --device and --gpus-per-worker"
+        raise JobError(f"no machine has {cpus} CPU and {gpus:g} GPU for a worker; {remedy}")
+    environment = {"env_vars": {"OMP_NUM_THREADS": str(cpus)}}
+    options = {"num_gpus": gpus, "num_cpus": cpus, "runtime_env": environment}
+    options |= {"max_restarts": -1, "max_task_retries": 0}  # Ray brings a process back, the driver says what runs again
     return [WorkerActor.options(**options).remote(request.spec) for _ in range(workers)]
 
 
-def _models(actors: list[Any]) -> Models:
+def _first_models(references: dict[Any, Any], request: JobRequest) -> Models:
+    """What the first worker that is up has loaded; the others may still be starting, or never find a place."""
+    ready, _ = ray.wait(list(references), timeout=START_SECONDS)
+    if not ready:
+        raise JobError(f"no worker could be started within {START_SECONDS} s")
     try:
-        return ray.get(actors[0].describe.remote())
+        return ray.get(ready[0])
     except RayTaskError as error:
         raise JobError(str(error.cause)) from error
     except RayError as error:
@@ -187,21 +220,20 @@ class _Driver:
         request: JobRequest,
         ledger: Ledger,
         models: Models,
-        actors: list[Any],
-        rows: int,
+        starting: dict[Any, Any],
         watch: Callable[[Snapshot], None],
     ) -> None:
-        self.request, self.ledger, self.models, self.actors, self.watch = request, ledger, models, actors, watch
-        self.rows = rows
+        self.request, self.ledger, self.models, self.watch = request, ledger, models, watch
         self.known = ledger.load()
+        self.stored = {*ledger.store.list("images"), *ledger.store.list("artifacts")}
         self.plan = [self._digest(row) for row in self._manifest_rows()]
         ledger.write_plan(self.plan)
         self.results = {key: self.known[key] for key in self.plan if self._is_done(key)}
         self.deaths: dict[str, int] = {}
         self.suspects: deque[Task] = deque()
         self.flying: dict[Any, _Batch] = {}
-        self.returning: dict[Any, Any] = {}  # a restarting worker's first call, and the worker
-        self.idle = list(actors)
+        self.starting = dict(starting)  # the first call to a worker that starts, or restarts; and the worker
+        self.idle: list[Any] = []
         self.progress: list[dict] = []
 
     def run(self) -> None:
@@ -212,9 +244,9 @@ class _Driver:
                 self.flying[actor.process.remote(batch)] = _Batch(batch, actor)
             if not self.flying and self.idle:  # a worker is free and nothing is left for it
                 break
-            ready, _ = ray.wait([*self.flying, *self.returning], timeout=POLL_SECONDS)
+            ready, _ = ray.wait([*self.flying, *self.starting], timeout=POLL_SECONDS)
             for reference in ready:
-                if reference in self.returning:
+                if reference in self.starting:
                     self._welcome(reference)
                 else:
                     self._collect(reference, self.flying.pop(reference))
@@ -230,7 +262,7 @@ class _Driver:
         counts = {"ok": 0, "failed": 0, "skipped": 0}
         for row in self.results.values():
             counts[row.status] += 1
-        return Snapshot(rows=self.rows, **counts, workers=self.progress)
+        return Snapshot(rows=len(self.plan), **counts, workers=self.progress)
 
     def _manifest_rows(self) -> Iterator[ManifestRow]:
         return read_rows(self.request.manifest, self.request.columns, self.request.default_caption)
@@ -239,7 +271,9 @@ class _Driver:
         return row_digest(row, self.models, self.request.spec.config)
 
     def _is_done(self, key: str) -> bool:
-        return key in self.known and not (self.request.retry_failed and self.known[key].status == FAILED)
+        if key not in self.known or (self.request.retry_failed and self.known[key].status == FAILED):
+            return False
+        return self.known[key].files <= self.stored  # a picture that was lost is made again
 
     def _pending(self) -> Iterator[Task]:
         """Streams the manifest; only rows without a result."""
@@ -260,27 +294,28 @@ class _Driver:
     def _welcome(self, reference: Any) -> None:
         """A restarted worker is given work only once it answers: a call to one that is still down would fail too,
         and count as a second death of rows that never ran."""
-        actor = self.returning.pop(reference)
+        actor = self.starting.pop(reference)
         try:
             ray.get(reference)
             self.idle.append(actor)
         except (RayTaskError, ActorDiedError) as error:  # it cannot come back: its constructor raises
-            self.actors.remove(actor)
-            if not self.actors:
+            if not (self.starting or self.flying or self.idle):
                 raise JobError(f"no worker is left: {_last_line(str(error))}") from error
         except RayError:
             time.sleep(POLL_SECONDS)
-            self.returning[actor.describe.remote()] = actor
+            self.starting[actor.describe.remote()] = actor
 
     def _collect(self, reference: Any, batch: _Batch) -> None:
         actor_lives = True
         try:
             rows = ray.get(reference)
         except RayTaskError as error:  # ours to fix: `process` promises not to raise
-            rows = [self._commit_failure(task, "internal", str(error.cause)) for task in batch.tasks]
-        except RayError as error:  # the process is gone, with its whole batch: each row is tried again, alone
-            rows, actor_lives = [], False
-            for task in batch.tasks:
+            rows, lost = self._committed(batch)
+            rows += [self._commit_failure(task, "internal", str(error.cause)) for task in lost]
+        except RayError as error:  # the process is gone: rows that it had not finished are tried again, each alone
+            actor_lives = False
+            rows, lost = self._committed(batch)
+            for task in lost:
                 self.deaths[task.row_digest] = self.deaths.get(task.row_digest, 0) + 1
                 if self.deaths[task.row_digest] >= MAX_DEATHS:
                     message = f"the worker process died {MAX_DEATHS} times on this row ({type(error).__name__})"
@@ -292,7 +327,14 @@ class _Driver:
         if actor_lives:
             self.idle.append(batch.actor)
         else:
-            self.returning[batch.actor.describe.remote()] = batch.actor
+            self.starting[batch.actor.describe.remote()] = batch.actor
+
+    def _committed(self, batch: _Batch) -> tuple[list[ResultRow], list[Task]]:
+        """What a broken batch has finished in this run, and what it has not."""
+        found = {task.row_digest: self.ledger.find(task.row_digest) for task in batch.tasks}
+        done = [row for key, row in found.items() if row is not None and row != self.known.get(key)]
+        finished = {row.row_digest for row in done}
+        return done, [task for task in batch.tasks if task.row_digest not in finished]
 
     def _commit_failure(self, task: Task, kind: str, message: str) -> ResultRow:
         row = replace(blank_result(task, self.request.spec, self.models), error_kind=kind, error_message=message)
@@ -301,7 +343,9 @@ class _Driver:
 
     def _ask_workers(self) -> list[dict]:
         """What the workers do; one that is loading, restarting or gone does not answer in time."""
-        references = [actor.progress.remote() for actor in self.actors]
+        references = [batch.actor.progress.remote() for batch in self.flying.values()]
+        if not references:
+            return []
         ready, _ = ray.wait(references, num_returns=len(references), timeout=POLL_SECONDS / 2)
         answers = []
         for reference in references:
@@ -313,16 +357,10 @@ class _Driver:
 
     def _publish(self) -> None:
         """`results/` in manifest order, with the carried columns as they are in the manifest now."""
-        schema = extra_columns(read_schema(self.request.manifest), self.request.columns)
+        carried = extra_columns(read_schema(self.request.manifest), self.request.columns)
+        known = self.ledger.load()  # not `self.results`: a `recolor` may have added to a row meanwhile
         rows = (
-            replace(self.results[key], extra=dict(row.extra), group_id=row.group_id)
+            replace(known[key], extra=dict(row.extra), group_id=row.group_id)
             for row, key in zip(self._manifest_rows(), self.plan, strict=True)
         )
-        self.ledger.publish(rows, pa.schema(schema))
-
-
-def default_device() -> str:
-    """ "cuda" where this process or the cluster's driver sees a GPU, else "cpu"."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() and os.environ.get("CUDA_VISIBLE_DEVICES") != "" else "cpu"
+        self.ledger.publish(rows, carried)

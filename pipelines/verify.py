@@ -23,10 +23,14 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Counts of what was looked at. `against_input` pictures were compared with the scan itself, the others (whose
-    input is not at its URI any more) with the recorded sha256 of its gray values."""
+    """Counts of what was looked at. `pending` rows have no result yet.
+
+    `against_input` pictures were compared with the scan itself, the others (whose input is not at its URI any more)
+    with the recorded sha256 of its gray values.
+    """
 
     rows: int
+    pending: int
     pictures: int
     against_input: int
     luminance_mismatches: int
@@ -41,7 +45,9 @@ def verify(output: str) -> Verification:
     store = Store(output)
     rows = pictures = against_input = mismatching = 0
     differences: list[Difference] = []
-    for row in Ledger(store).published():
+    ledger = Ledger(store)
+    current = ledger.current()
+    for row in current:
         if row.status != OK:
             continue
         rows += 1
@@ -65,6 +71,7 @@ def verify(output: str) -> Verification:
                 differences.append(Difference(row.id, key, fault))
     return Verification(
         rows=rows,
+        pending=ledger.read_job()["rows"] - len(current),
         pictures=pictures,
         against_input=against_input,
         luminance_mismatches=mismatching,

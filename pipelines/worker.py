@@ -15,15 +15,16 @@ from diffcolor.artifact import ArtifactRecord, from_bytes, read_record, to_bytes
 from diffcolor.base_model import load_base_model, load_judge
 from diffcolor.colorize import Colored, Fitted, Scan, fit, recolor
 from diffcolor.config import Config, digest
-from diffcolor.errors import ArtifactError, DiffColorError
+from diffcolor.errors import ArtifactError, DiffColorError, LumaMismatchError
 from diffcolor.geometry import working_gray, working_size
 from diffcolor.luminance import chroma_planes, mismatches
 from diffcolor.measures import colorfulness
 from diffcolor.prompts import cut_words, with_identifiers
 from diffcolor.upsample import colorize_scan
+from manifests.locations import redacted
 from manifests.schema import ManifestRow
 from pipelines.identity import Models, fit_key, sha256
-from pipelines.imagefile import MAX_PIXELS, GrayImage, InputImageError, decode_gray, encode_png
+from pipelines.imagefile import MAX_PIXELS, GrayImage, InputImageError, decode_gray, decode_output, encode_png
 from pipelines.ledger import Ledger
 from pipelines.names import artifact_key, image_key
 from pipelines.results import FAILED, OK, SKIPPED, Output, ResultRow
@@ -31,17 +32,19 @@ from pipelines.store import Store, read_uri
 
 logger = logging.getLogger(__name__)
 MAX_INPUT_BYTES = 4 << 30
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
-    """What a worker needs to know. `images_per_step` is K, the size of a lockstep."""
+    """What a worker needs to know. `images_per_step` is K, the size of a lockstep; `device` is "auto", "cpu" or "cuda"
+    (which of a machine's GPUs a worker gets is Ray's to say)."""
 
     output: str
     base_model: str
     judge: str
     config: Config
-    device: str = "cpu"
+    device: str = AUTO
     images_per_step: int = 1
     max_pixels: int = MAX_PIXELS
 
@@ -77,8 +80,9 @@ class Worker:
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
-        self.base = load_base_model(spec.base_model, spec.device)
-        self.judge = load_judge(spec.judge, spec.device)
+        device = spec.device if spec.device != AUTO else "cuda" if torch.cuda.is_available() else "cpu"
+        self.base = load_base_model(spec.base_model, device)
+        self.judge = load_judge(spec.judge, device)
         self.store = Store(spec.output)
         self.ledger = Ledger(self.store)
         self.models = Models(
@@ -141,25 +145,28 @@ class Worker:
         try:
             return read_uri(uri, MAX_INPUT_BYTES)
         except FileNotFoundError as error:
-            raise InputImageError("not_found", f"no object at {uri}") from error
+            raise InputImageError("not_found", f"no object at {redacted(uri)}") from error
         except PermissionError as error:
-            raise InputImageError("denied", f"no permission to read {uri}") from error
+            raise InputImageError("denied", f"no permission to read {redacted(uri)}") from error
         except (OSError, ValueError, ImportError) as error:
-            raise InputImageError("unreadable", f"{uri}: {type(error).__name__}: {error}") from error
+            reason = str(error).replace(uri, redacted(uri))
+            raise InputImageError("unreadable", f"{redacted(uri)}: {type(error).__name__}: {reason}") from error
 
     def _load_artifact(self, job: _Job) -> None:
         """Uses an earlier fit of the same key, if there is one and it is whole."""
         try:
             content = self.store.read(artifact_key(job.task.row.id, job.fit_key))
-            job.fitted = from_bytes(content, job.scan.gray, self.base)
-            job.primary_image = read_record(content).primary_image
-            job.primary_sha256 = sha256(self.store.read(job.primary_image))
-            job.artifact_sha256 = sha256(content)
+            fitted, record = from_bytes(content, job.scan.gray, self.base), read_record(content)
+            primary = self.store.read(record.primary_image)
+            if not np.array_equal(decode_output(primary)[1].gray, job.image.gray):
+                raise ArtifactError(f"{record.primary_image} does not hold the scan's gray values")
         except FileNotFoundError:
-            job.fitted = None
-        except ArtifactError as error:
-            job.fitted = None
+            return
+        except (ArtifactError, InputImageError) as error:
             job.warnings.append(f"artifact_damaged: {error}; fitted again")
+            return
+        job.fitted, job.artifact_sha256 = fitted, sha256(content)
+        job.primary_image, job.primary_sha256 = record.primary_image, sha256(primary)
 
     # Fitting and painting --------------------------------------------------------------------------------------------
 
@@ -193,7 +200,7 @@ class Worker:
             rows.append(self._guarded(job.task, lambda job=job, colored=colored: self._write_outputs(job, colored)))
         return rows
 
-    def _fit(self, jobs: list[_Job]) -> list[tuple[_Job, DiffColorError]]:
+    def _fit(self, jobs: list[_Job]) -> list[tuple[_Job, Exception]]:
         """Trains the jobs together and stores their artifacts; returns those that failed."""
         if not jobs:
             return []
@@ -213,14 +220,18 @@ class Worker:
             if isinstance(outcome, DiffColorError):
                 failed.append((job, outcome))
             else:
+                try:
+                    self._store_fit(job, outcome)
+                except Exception as error:  # this image's alone: the others' training is not lost with it
+                    failed.append((job, error))
+                    continue
                 job.fitted, job.trained_steps = outcome, trained
-                self._store_fit(job)
         return failed
 
-    def _store_fit(self, job: _Job) -> None:
+    def _store_fit(self, job: _Job, fitted: Fitted) -> None:
         """The primary picture first, then the artifact that names it."""
         row = job.task.row
-        picture, _ = self._encoded(job.image, job.fitted.primary, f"{row.caption} (primary colours)")
+        picture, _ = self._encoded(job.image, fitted.primary, f"{row.caption} (primary colours)")
         job.primary_image, job.primary_sha256 = image_key(row.id, 0, "primary", picture), sha256(picture)
         self.store.write(job.primary_image, picture)
         record = ArtifactRecord(
@@ -236,7 +247,7 @@ class Worker:
             gray_sha256=sha256(job.image.gray.tobytes()),
             primary_image=job.primary_image,
         )
-        content = to_bytes(job.fitted, record)
+        content = to_bytes(fitted, record)
         job.artifact_sha256 = sha256(content)
         self.store.write(artifact_key(row.id, job.fit_key), content)
 
@@ -252,8 +263,8 @@ class Worker:
     def _encoded(self, image: GrayImage, rgb: torch.Tensor, prompt: str) -> tuple[bytes, NDArray[np.uint8]]:
         """A working picture's colours on the native scan, as PNG and as pixels; the luminance is checked."""
         pixels = colorize_scan(image.gray, chroma_planes(rgb))
-        wrong = mismatches(image.gray, pixels)
-        assert wrong == 0, f"luma_mismatch: {wrong} pixels"
+        if wrong := mismatches(image.gray, pixels):
+            raise LumaMismatchError(wrong)
         return encode_png(pixels, image, prompt), pixels
 
     def paint_output(
@@ -300,7 +311,7 @@ class Worker:
             height=job.image.gray.shape[0],
             seconds=round(job.seconds + time.monotonic() - started, 3),
             trained_steps=job.trained_steps,
-            luminance_mismatches=0,  # asserted for every picture in `_encoded`
+            luminance_mismatches=0,  # `_encoded` counted, and refuses any other picture
             fit_key=job.fit_key,
         )
         self.ledger.commit(result)
@@ -340,7 +351,7 @@ def blank_result(task: Task, spec: JobSpec, models: Models) -> ResultRow:
         id=row.id,
         status=FAILED,
         row_digest=task.row_digest,
-        image=row.image,
+        image=redacted(row.image) if row.image else None,
         context_prompt=row.caption,
         seed=row.seed,
         group_id=row.group_id,

@@ -2,11 +2,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from diffcolor.artifact import ArtifactRecord, from_bytes, read_record, to_bytes
 from diffcolor.colorize import recolor
+from diffcolor.diffusion import sample
 from diffcolor.errors import ArtifactError
+from diffcolor.lora import attached_lora
+from diffcolor.prompts import embed_prompts
 from tests.conftest import TINY
 from tests.diffcolor.test_colorize import fitted, scan
 
@@ -59,3 +64,25 @@ def test_damage_is_refused(base, fit_and_bytes, damage):
     one, _, content = fit_and_bytes
     with pytest.raises(ArtifactError):
         from_bytes(damage(content), one.scan.gray, base)
+
+
+def test_the_saved_file_samples_the_same_in_stock_diffusers(base, base_folder, fit_and_bytes, tmp_path):
+    """As the README shows it. Tolerance: 1e-3 of latents whose size is about 1."""
+    one, _, content = fit_and_bytes
+    (tmp_path / "a.safetensors").write_bytes(content)
+    state = load_file(tmp_path / "a.safetensors")
+    e_opt = state.pop("optimized_embeds")[None]
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        base_folder, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    pipeline.load_lora_weights(state)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    empty = embed_prompts(base, [""])
+    options = {"num_inference_steps": 6, "guidance_scale": 3.0}
+    theirs = pipeline(
+        prompt_embeds=e_opt, negative_prompt_embeds=empty, latents=noise, output_type="latent", **options
+    ).images
+    again = from_bytes(content, one.scan.gray, base)
+    with attached_lora(base.unet, again.lora):
+        ours = sample(base, noise, noise, again.optimized_embeds[None], empty, strength=1.0, **options)
+    assert torch.allclose(ours, theirs, atol=1e-3)

@@ -60,7 +60,7 @@ def test_a_judge_needs_a_folder_or_a_tag():
 def test_a_judge_without_weights_is_refused(judge_folder, tmp_path):
     shutil.copytree(judge_folder, tmp_path / "j")
     next((tmp_path / "j").glob("*.safetensors")).unlink()
-    with pytest.raises(BaseModelError, match="no .safetensors"):
+    with pytest.raises(BaseModelError, match=r"no \.safetensors"):
         load_judge(str(tmp_path / "j"))
 
 

@@ -13,6 +13,8 @@ from diffcolor.luminance import soft_luma
 from tests.conftest import TINY
 
 CAPTIONS = ["a photo of a barn", "a cat", "a photo of an apple and the sky", "a house"]
+
+
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     """The stated tolerance of "as if alone": 2e-5 in the mean, 1e-3 at most (a quarter of an 8-bit code in pixels).
 

@@ -48,6 +48,14 @@ def test_a_bad_csv_is_refused(folder, tmp_path, csv, message):
         build(str(folder), tmp_path / "m.parquet", str(tmp_path / "c.csv"))
 
 
+def test_a_short_csv_row_is_no_fault_and_a_bad_seed_is(folder, tmp_path):
+    (tmp_path / "c.csv").write_text("file,caption,seed\na.png,A barn\n")
+    assert build(str(folder), tmp_path / "m.parquet", str(tmp_path / "c.csv")).rows == 2
+    (tmp_path / "c.csv").write_text("file,caption,seed\na.png,A barn,-5\n")
+    with pytest.raises(ManifestError, match="bad_seed"):
+        build(str(folder), tmp_path / "m.parquet", str(tmp_path / "c.csv"))
+
+
 def test_two_files_with_one_id_are_named(folder, tmp_path):
     write_picture(folder / "a.tif", 3)
     with pytest.raises(ManifestError, match=r"a\.tif and a\.png"):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from manifests.errors import ManifestError
 from manifests.read import read_rows, validated
-from manifests.validate import MAX_ID, Validator
+from manifests.schema import COLUMNS
+from manifests.validate import MAX_ID, RESERVED, Validator
 from tests.conftest import write_manifest
 
 GOOD = {"id": "a", "image": "a.png", "caption": "a red barn"}
@@ -78,6 +79,18 @@ def test_problems_survive_pickling(tmp_path):
 def test_faults_of_columns(tmp_path, table, kind):
     pq.write_table(pa.table(table), tmp_path / "m.parquet")
     assert kind in kinds(tmp_path / "m.parquet")
+
+
+def test_no_result_column_can_be_taken_by_a_carried_one():
+    from pipelines.results import SCHEMA as RESULTS
+
+    assert set(RESULTS.names) - set(COLUMNS) <= RESERVED
+
+
+def test_parts_that_carry_other_columns_are_refused_before_anything_runs(tmp_path):
+    write_manifest(tmp_path / "a.parquet", [GOOD])
+    write_manifest(tmp_path / "b.parquet", [{**GOOD, "id": "b", "shelf": 4}])
+    assert kinds(tmp_path) == ["parts_differ"]
 
 
 def test_files_that_are_no_manifest(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffcolor.luminance import recombine
-from pipelines.imagefile import GrayImage, InputImageError, decode_gray, decode_output, encode_png
+from pipelines.imagefile import InputImageError, decode_gray, decode_output, encode_png
 from tests.conftest import gray_picture
 
 
@@ -88,7 +88,7 @@ def test_output_keeps_pixels_resolution_and_exif_and_says_what_it_is():
     exif[0x010E] = "Barn, 1940"
     scan = decode_gray(encoded(GRAY, "TIFF", dpi=(300, 300), exif=exif))
     pixels = recombine(GRAY, np.full((*GRAY.shape, 2), 0.05, np.float32))
-    content = encode_png(pixels, GrayImage(GRAY, scan.dpi, exif.tobytes()), "a red barn")
+    content = encode_png(pixels, scan, "a red barn")
     again, held = decode_output(content)
     assert np.array_equal(again, pixels)
     assert np.array_equal(held.gray, GRAY)
@@ -97,3 +97,9 @@ def test_output_keeps_pixels_resolution_and_exif_and_says_what_it_is():
         assert image.getexif()[0x010E] == "Barn, 1940"
         assert "machine-made" in image.info["Comment"]
         assert np.array_equal(np.asarray(image.convert("L")), GRAY)
+
+
+def test_nonsense_resolution_is_not_carried():
+    content = encoded(GRAY, "TIFF", resolution_unit=2, x_resolution=0, y_resolution=0)
+    scan = decode_gray(content)
+    assert encode_png(np.repeat(GRAY[..., None], 3, -1), scan, "")

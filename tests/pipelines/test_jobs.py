@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import JobError
-from pipelines.jobs import RayJob
 from tests.conftest import write_manifest
 from tests.pipelines.test_run import cli, published, rows
 
@@ -71,12 +69,22 @@ def test_the_job_runs_in_the_cluster_and_its_exit_code_comes_from_the_output(clu
     assert {row["id"]: row["status"] for row in published(spec)} == {"r0": "ok", "gone": "failed"}
 
 
-def test_a_cluster_that_is_not_there_is_named():
-    with pytest.raises(JobError, match=r"127\.0\.0\.1"):
-        RayJob(f"http://127.0.0.1:{free_port()}")
+@pytest.mark.parametrize(("variable", "named"), [(None, "127.0.0.1"), ("http://elsewhere:8265", "RAY_ADDRESS")])
+def test_a_cluster_that_is_not_there_or_not_the_one_meant_is_named(pictures, spec, monkeypatch, variable, named):
+    if variable:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    manifest = write_manifest(pictures / "m.parquet", rows(1))
+    job = cli("submit", manifest, "--output", spec.output, "--address", f"http://127.0.0.1:{free_port()}")
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode == 1
+    assert named in output
+    assert "Traceback" not in output
 
 
-def test_an_environment_that_would_redirect_the_job_is_refused(monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "http://elsewhere:8265")
-    with pytest.raises(JobError, match="RAY_ADDRESS"):
-        RayJob("http://127.0.0.1:8265")
+def test_a_bad_manifest_on_the_cluster_is_usage_too(cluster, pictures, spec, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 40)
+    manifest = write_manifest(pictures / "m.parquet", [*rows(1), *rows(1)])
+    job = cli("submit", manifest, "--output", spec.output, "--address", cluster)
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode == 2, output
+    assert "duplicate_id" in output

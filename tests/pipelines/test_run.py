@@ -1,5 +1,6 @@
 """The driver with real Ray workers: one result per row, and nothing done twice."""
 
+import json
 import os
 import signal
 import subprocess
@@ -115,6 +116,63 @@ def test_failed_rows_run_again_only_when_asked(local_ray, pictures, spec):
     assert run_job(request(manifest, spec, retry_failed=True)).ok == 2
 
 
+def test_a_retry_that_is_killed_half_way_keeps_what_it_repaired(local_ray, pictures, spec):
+    manifest = write_manifest(pictures / "m.parquet", [{**rows(1)[0], "image": "late.png"}])
+    run_job(request(manifest, spec))
+    ledger = Ledger(Store(spec.output))
+    (failed,) = ledger.published()
+    ledger.commit(replace(failed, status="ok", error_kind=None, error_message=None))
+    assert run_job(request(manifest, spec)).ok == 1
+    assert published(spec)[0]["status"] == "ok"
+
+
+def test_going_back_to_old_settings_finds_the_old_results(local_ray, pictures, spec):
+    first, second = rows(1), [{**rows(1)[0], "seed": 5}]
+    run_job(request(write_manifest(pictures / "m.parquet", first), spec))
+    before = published(spec)
+    run_job(request(write_manifest(pictures / "m.parquet", second), spec))
+    assert published(spec) != before
+    run_job(request(write_manifest(pictures / "m.parquet", first), spec))
+    assert published(spec) == before
+
+
+def test_a_lost_picture_is_made_again_without_training(local_ray, pictures, spec):
+    manifest = write_manifest(pictures / "m.parquet", rows(2))
+    run_job(request(manifest, spec))
+    lost = published(spec)[0]["outputs"][0]
+    (Path(spec.output) / lost["image"]).unlink()
+    run_job(request(manifest, spec))
+    assert published(spec)[0]["outputs"][0] == lost
+    assert trained(spec) == {"r0": 0, "r1": 9}
+    assert not verify(spec.output).differences
+
+
+def test_a_submit_that_cannot_run_leaves_the_output_as_it_was(local_ray, pictures, spec):
+    manifest = write_manifest(pictures / "m.parquet", rows(1))
+    run_job(request(manifest, spec))
+    job = (Path(spec.output) / "job.json").read_text()
+    with pytest.raises(JobError):
+        run_job(request(manifest, replace(spec, base_model="/no-such-model")))
+    with pytest.raises(JobError, match="no machine has"):
+        run_job(JobRequest(manifest=manifest, spec=spec, cpus_per_worker=999))
+    assert (Path(spec.output) / "job.json").read_text() == job
+
+
+def test_more_workers_than_places_is_no_deadlock(local_ray, pictures, spec):
+    manifest = write_manifest(pictures / "m.parquet", rows(2))
+    assert run_job(request(manifest, spec, workers=4)).ok == 2
+
+
+def test_no_secret_of_a_uri_is_stored(local_ray, pictures, spec):
+    uri = f"file://{pictures}/p0.png"
+    presigned = "https://user:hunter2@127.0.0.1:9/p.png?X-Amz-Signature=hunter2"
+    table = [{**rows(1)[0], "image": uri}, {**rows(1)[0], "id": "signed", "image": presigned}]
+    assert run_job(request(write_manifest(pictures / "m.parquet", table), spec)).failed == 1
+    stored = [path.read_bytes() for path in Path(spec.output).rglob("*") if path.is_file()]
+    assert stored
+    assert not any(b"hunter2" in content for content in stored)
+
+
 def test_nothing_starts_on_a_bad_manifest(pictures, spec):
     manifest = write_manifest(pictures / "m.parquet", [*rows(1), *rows(1)])
     with pytest.raises(ManifestError):
@@ -175,13 +233,19 @@ def test_a_killed_driver_loses_no_finished_row(pictures, spec):
         time.sleep(0.02)
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
-    finished = {path: path.read_bytes() for path in records.glob("*/*.json")}
+    finished = {path: json.loads(path.read_text()) for path in records.glob("*/*.json")}
+    pictures_done = {row["id"]: row["outputs"][0] for row in finished.values()}
     fits = artifacts(spec)
     assert 2 <= len(finished) < 6
+    assert Ledger(Store(spec.output)).status()["pending"] == 6 - len(finished)
+    assert not verify(spec.output).differences
     again = cli(*arguments, *models)
     output, _ = again.communicate(timeout=240)
     assert again.returncode == 0, output
-    assert {path: path.read_bytes() for path in finished} == finished
+    again_done = {row["id"]: row for row in published(spec)}
+    for row in finished.values():
+        assert again_done[row["id"]]["seconds"] == row["seconds"], "a finished row was done again"
+        assert again_done[row["id"]]["outputs"][0]["sha256"] == pictures_done[row["id"]]["sha256"]
     assert {path: at for path, at in artifacts(spec).items() if path in fits} == fits
     assert [row["status"] for row in published(spec)] == ["ok"] * 6
     assert not verify(spec.output).differences
@@ -230,7 +294,7 @@ def test_recolor_needs_no_input_and_no_training(finished, pictures):
     for path in pictures.glob("*.png"):
         path.unlink()
     fits = artifacts(finished)
-    recolorer = Recolorer(finished.output, TINY, "cpu", None, None)
+    recolorer = Recolorer(finished.output, config=TINY)
     made = recolorer.recolor("r1", ["a blue barn", "a red barn"])
     assert [one.prompt for one in made] == ["a blue barn", "a red barn"]
     assert [one.source for one in made] == ["recolor", "manifest"]
@@ -242,7 +306,7 @@ def test_recolor_needs_no_input_and_no_training(finished, pictures):
 
 def test_recolor_of_the_rows_own_prompt_gives_the_submitted_pixels(finished):
     """The artifact alone repeats what the fit sampled: the name of a picture is the hash of its content."""
-    recolorer = Recolorer(finished.output, TINY, "cpu", None, None)
+    recolorer = Recolorer(finished.output, config=TINY)
     row = recolorer.rows["r0"]
     recolorer.rows["r0"] = replace(row, outputs=())
     (made,) = recolorer.recolor("r0", ["a red barn"])
@@ -250,5 +314,5 @@ def test_recolor_of_the_rows_own_prompt_gives_the_submitted_pixels(finished):
 
 
 def test_recolor_of_an_unknown_id_is_named(finished):
-    with pytest.raises(RecolorError, match="nobody"):
-        Recolorer(finished.output, TINY, "cpu", None, None).recolor("nobody", ["x"])
+    with pytest.raises(RecolorError, match="no such id"):
+        Recolorer(finished.output, config=TINY).recolor("nobody", ["x"])
