@@ -75,10 +75,11 @@ class Store:
     def list(self, prefix: str) -> list[str]:
         """Keys of all objects below folder `prefix`, sorted; temporary files of unfinished writes are not objects."""
         try:
-            found = self.fs.find(self.path(prefix))
+            found = self.fs.find(self.path(prefix), detail=True)
         except FileNotFoundError:
             return []
-        keys = (path[len(self.root) + 1 :] for path in found)
+        # Some S3 servers list a folder itself once it has become empty.
+        keys = (path[len(self.root) + 1 :] for path, facts in found.items() if facts["type"] == "file")
         return sorted(key for key in keys if not posixpath.basename(key).startswith("."))
 
 
