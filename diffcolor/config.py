@@ -103,16 +103,16 @@ class Config:
         _require(bool(self.etas), "etas is empty: at least one interpolation weight is needed")
 
 
-_quick = SampleConfig(num_inference_steps=25)
+_quick = SampleConfig(num_inference_steps=20)
 _draft = SampleConfig(num_inference_steps=12)
 PRESETS = {
     "paper": Config(),
     "balanced": Config(
         preset="balanced",
         fit=FitConfig(
-            color_prior_steps=120,
-            embedding_steps=40,
-            in_context_steps=60,
+            color_prior_steps=140,
+            embedding_steps=50,
+            in_context_steps=80,
             color_prior_learning_rate=3e-4,
             embedding_learning_rate=2e-3,
             in_context_learning_rate=3e-4,

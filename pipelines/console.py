@@ -14,18 +14,28 @@ PLAIN_SECONDS = 10.0
 
 
 class Rate:
-    """Rows per second since the first look, and from it the time left. Rows done before do not count."""
+    """Time left, from the rows finished since the first look; rows that were done before do not count.
 
-    def __init__(self) -> None:
-        self.started, self.done_before = time.monotonic(), None
+    Rows finish by the batch: between two batches the time left counts down from what it was at the last one.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.started = self.last_at = clock()
+        self.done_before = self.last_done = None
 
     def eta(self, snapshot: Snapshot) -> float | None:
         """Seconds left; None before a first row of this run is done."""
+        now = self.clock()
         if self.done_before is None:
-            self.done_before = snapshot.done
-        done = snapshot.done - self.done_before
-        elapsed = time.monotonic() - self.started
-        return (snapshot.rows - snapshot.done) * elapsed / done if done else None
+            self.done_before = self.last_done = snapshot.done
+        if snapshot.done != self.last_done:
+            self.last_done, self.last_at = snapshot.done, now
+        done = self.last_done - self.done_before
+        if not done:
+            return None
+        per_row = (self.last_at - self.started) / done
+        return max(0.0, (snapshot.rows - snapshot.done) * per_row - (now - self.last_at))
 
 
 def summary(snapshot: Snapshot, eta: float | None) -> str:
