@@ -93,7 +93,7 @@ def run_job(request: JobRequest, watch: Callable[[Snapshot], None] = lambda _: N
     try:
         actors = _start_workers(request)
         references = {actor.describe.remote(): actor for actor in actors}
-        models = _first_models(references, request)
+        models = _first_models(references)
         # Not before: a submit that cannot run must not touch what an earlier one left.
         driver = _Driver(request, ledger, models, references, watch)
         facts = {**_job_facts(request, count), "models": asdict(models)}
@@ -188,7 +188,7 @@ def _start_workers(request: JobRequest) -> list[Any]:
     return [WorkerActor.options(**options).remote(request.spec) for _ in range(workers)]
 
 
-def _first_models(references: dict[Any, Any], request: JobRequest) -> Models:
+def _first_models(references: dict[Any, Any]) -> Models:
     """What the first worker that is up has loaded; the others may still be starting, or never find a place."""
     ready, _ = ray.wait(list(references), timeout=START_SECONDS)
     if not ready:
