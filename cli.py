@@ -1,28 +1,42 @@
 """`diffcolor-batch`: parse, call one function of `pipelines` or `manifests`, print, exit code."""
 
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-OK, COULD_NOT_RUN, USAGE, ROWS_FAILED = 0, 1, 2, 3
+from manifests.commands import app as manifest_app
+from pipelines.terminal import (
+    EXIT_CODES,
+    IN_USE,
+    OK,
+    ROWS_FAILED,
+    UNAVAILABLE,
+    USAGE,
+    ColumnOption,
+    DefaultCaption,
+    Json,
+    Output,
+    columns,
+    console,
+    exit_code,
+    open_output,
+    print_json,
+    reported,
+    say,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Colorize archives of gray photographs by text (DiffColor). The scan's luminance is kept exactly.",
-    epilog="Exit codes: 0 all rows ok or skipped; 1 could not run; 2 bad usage or manifest; 3 rows failed or differ.",
+    epilog=EXIT_CODES,
 )
-manifest_app = typer.Typer(no_args_is_help=True, help="Build, validate and look at manifests.")
 app.add_typer(manifest_app, name="manifest")
-console = Console(stderr=True)
 
 
 class Preset(StrEnum):
@@ -31,27 +45,23 @@ class Preset(StrEnum):
     draft = "draft"
 
 
-ColumnOption = Annotated[
-    list[str] | None,
-    typer.Option("--column", help="OURS=THEIRS: read our column from one of another name. Repeatable."),
-]
-DefaultCaption = Annotated[
-    str | None, typer.Option(help="Context prompt of rows without a caption, such as 'a colorful photograph'.")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-PresetOption = Annotated[Preset, typer.Option(help="How long each image is trained and sampled.")]
-BaseModelOption = Annotated[
-    str, typer.Option(help="'mini' (embedded), a diffusers folder, or a hub id of a Stable Diffusion 1.x/2.x model.")
-]
-JudgeOption = Annotated[str, typer.Option(help="'mini' (embedded), a local open_clip folder, or MODEL:TAG.")]
-
-
 class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
+class OnRunning(StrEnum):
+    refuse = "refuse"
+    wait = "wait"
+    attach = "attach"
+
+
+PresetOption = Annotated[Preset, typer.Option(help="How long each image is trained and sampled.")]
+BaseModelOption = Annotated[
+    str, typer.Option(help="'mini' (embedded), a diffusers folder, or a hub id of a Stable Diffusion 1.x/2.x model.")
+]
+JudgeOption = Annotated[str, typer.Option(help="'mini' (embedded), a local open_clip folder, or MODEL:TAG.")]
 DeviceOption = Annotated[Device, typer.Option(help="auto: cuda where the workers have a GPU.")]
 EtaOption = Annotated[
     list[float] | None,
@@ -59,49 +69,21 @@ EtaOption = Annotated[
 ]
 
 
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turns the errors that a user can do something about into a message and an exit code."""
-    from diffcolor.errors import DiffColorError
-    from manifests.errors import ManifestError
-    from pipelines.errors import JobError
-
-    try:
-        yield
-    except ManifestError as error:
-        _say(str(error))
-        raise typer.Exit(USAGE) from error
-    except (JobError, DiffColorError) as error:
-        _say(str(error))
-        raise typer.Exit(COULD_NOT_RUN) from error
-    except KeyboardInterrupt as error:
-        _say("interrupted; submit again to go on with what is missing")
-        raise typer.Exit(COULD_NOT_RUN) from error
-
-
-def _say(message: str) -> None:
-    console.print(message, soft_wrap=True, highlight=False, markup=False)
-
-
-def _print_json(document: Any) -> None:
-    typer.echo(json.dumps(document, indent=2, default=str))
-
-
-def _columns(pairs: list[str] | None) -> dict[str, str]:
-    mapping = {}
-    for pair in pairs or []:
-        ours, equals, theirs = pair.partition("=")
-        if not (ours and equals and theirs):
-            raise typer.BadParameter(f"{pair!r} is not OURS=THEIRS, such as caption=title", param_hint="--column")
-        mapping[ours] = theirs
-    return mapping
-
-
 def _config(preset: Preset, etas: list[float] | None):
     from diffcolor.config import PRESETS
 
     config = PRESETS[preset.value]
     return replace(config, etas=tuple(etas)) if etas else config
+
+
+def _failures(text: str | None) -> str | None:
+    from pipelines.jobspec import failure_limit
+
+    try:
+        failure_limit(text, 1)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is neither a number nor a share such as 5%") from error
+    return text
 
 
 @app.command()
@@ -126,7 +108,26 @@ def submit(
     cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="CPUs that each worker reserves.")] = None,
     eta: EtaOption = None,
     max_pixels: Annotated[int, typer.Option(help="Larger images are refused before they are decoded.")] = 400_000_000,
-    retry_failed: Annotated[bool, typer.Option(help="Run rows again that failed before.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option(help="Run rows again that failed before, or whose files `verify` found damaged.")
+    ] = False,
+    max_failures: Annotated[
+        str | None, typer.Option(callback=_failures, help="N or P%: stop when more rows fail. Default: no limit.")
+    ] = None,
+    timeout_per_image: Annotated[
+        float | None, typer.Option(min=0, help="Seconds of training that an image may take before it fails.")
+    ] = None,
+    checkpoint_every: Annotated[
+        float, typer.Option(min=0, help="Seconds between saves of an image's training state.")
+    ] = 60.0,
+    stall: Annotated[float, typer.Option(min=1, help="Seconds without a step after which a worker is killed.")] = 600.0,
+    on_running: Annotated[
+        OnRunning, typer.Option(help="When another run holds the output: refuse, wait, or attach to it.")
+    ] = OnRunning.refuse,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that a stopped run may take to save its work.")] = 60.0,
+    store_patience: Annotated[float, typer.Option(min=0, help="Seconds to wait for a store that is away.")] = 600.0,
+    shard_rows: Annotated[int, typer.Option(min=1, max=10_000, help="Rows of one file of results/.")] = 1000,
+    dry_run: Annotated[bool, typer.Option(help="Say what is to be done, and end.")] = False,
     address: Annotated[
         str | None,
         typer.Option(help="Ray dashboard URL (http://HEAD:8265) to run there; default: a Ray of its own here."),
@@ -135,136 +136,224 @@ def submit(
         list[str] | None,
         typer.Option(help="Environment variable to forward to the cluster, whose users can read it: no secrets."),
     ] = None,
-    run_id: Annotated[str, typer.Option(hidden=True)] = "",
+    run: Annotated[str | None, typer.Option(hidden=True)] = None,
     follow: Annotated[bool, typer.Option(help="With --address: show the job's output until it ends.")] = True,
     as_json: Json = False,
 ) -> None:
     """Colorize a manifest. Submitting again to the same output does only what is missing."""
-    with _reported():
-        columns = _columns(column)
-        output = output or f"{Path(manifest.rstrip('/')).stem}-colorized"
-        if address and address.startswith("http"):
-            code = _submit_to_cluster(address, manifest, output, env or [], follow)
-            raise typer.Exit(code)
+    from pipelines.errors import OutputInUseError
+    from pipelines.jobspec import JobRequest, JobSpec, new_run_id
+    from pipelines.retry import Patience
+
+    output = output or f"{Path(manifest.rstrip('/')).stem}-colorized"
+    if address and address.startswith("http"):
+        with reported():
+            raise typer.Exit(_submit_to_cluster(address, manifest, output, env or [], follow, grace))
+    spec = JobSpec(
+        output=output,
+        base_model=base_model,
+        judge=judge,
+        config=_config(preset, eta),
+        device=device.value,
+        images_per_step=images_per_step,
+        max_pixels=max_pixels,
+        checkpoint_seconds=checkpoint_every,
+        timeout_seconds=timeout_per_image,
+        patience=Patience(total=store_patience),
+        run=run or new_run_id(),
+    )
+    request = JobRequest(
+        manifest=manifest,
+        spec=spec,
+        columns=columns(column),
+        default_caption=default_caption,
+        address=address,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        cpus_per_worker=cpus_per_worker,
+        retry_failed=retry_failed,
+        max_failures=max_failures,
+        on_running=on_running.value,
+        grace_seconds=grace,
+        stall_seconds=stall,
+        shard_rows=shard_rows,
+        dry_run=dry_run,
+    )
+    with reported():
         from pipelines.console import summary, watching
-        from pipelines.run import JobRequest, run_job
-        from pipelines.worker import JobSpec
+        from pipelines.run import run_job
 
-        spec = JobSpec(
-            output=output,
-            base_model=base_model,
-            judge=judge,
-            config=_config(preset, eta),
-            device=device.value,
-            images_per_step=images_per_step,
-            max_pixels=max_pixels,
-        )
-        request = JobRequest(
-            manifest=manifest,
-            spec=spec,
-            columns=columns,
-            default_caption=default_caption,
-            address=address,
-            workers=workers,
-            gpus_per_worker=gpus_per_worker,
-            cpus_per_worker=cpus_per_worker,
-            retry_failed=retry_failed,
-            run_id=run_id,
-        )
-        with watching(console) as watch:
-            snapshot = run_job(request, watch)
-    _say(f"{summary(snapshot, None)}; results in {output}")
+        try:
+            with watching(console) as watch:
+                snapshot = run_job(request, watch, say)
+        except OutputInUseError:
+            if on_running is not OnRunning.attach:
+                raise
+            raise typer.Exit(_attach(output, as_json)) from None
+    if dry_run:
+        left = snapshot.rows - snapshot.done
+        say(f"{summary(snapshot, None)} here or in an earlier plan; {left} to do, at most: known fits are only sampled")
+        raise typer.Exit(OK)
+    what = {"stopped": "stopped, submit again to go on; ", "too_many_failures": "too many failures; "}
+    imported = f", {snapshot.imported} of them from an earlier plan" if snapshot.imported else ""
+    say(f"{summary(snapshot, None)}{imported}; {what.get(snapshot.state, '')}results in {output}")
     if as_json:
-        _print_json(_status(output))
-    raise typer.Exit(ROWS_FAILED if snapshot.failed else OK)
+        from pipelines.status import status as status_of
+
+        print_json(status_of(open_output(output)))
+    raise typer.Exit(exit_code(snapshot.state, snapshot.failed))
 
 
-def _submit_to_cluster(address: str, manifest: str, output: str, env: list[str], follow: bool) -> int:
+def _submit_to_cluster(address: str, manifest: str, output: str, env: list[str], follow: bool, grace: float) -> int:
     """The same command line, run by a driver in the cluster; the exit code is read from the output store."""
     import os
-    import uuid
 
-    from pipelines.errors import JobError
-    from pipelines.jobs import RayJob
+    from pipelines.jobs import EndedEarlyError, RayJob, absolute_path, cluster_arguments, end_of_run
+    from pipelines.jobspec import new_run_id
+    from pipelines.store import Store
 
     if missing := [name for name in env if name not in os.environ]:
         raise typer.BadParameter(f"not set here: {', '.join(missing)}", param_hint="--env")
-    # On the cluster's machines a relative path would mean another place.
-    place, run_id = _absolute(output), uuid.uuid4().hex
-    arguments = ["submit", _absolute(manifest), "--output", place, "--address", "auto", "--run-id", run_id]
-    given = iter(sys.argv[2:])
-    for argument in given:
-        name, equals, value = argument.partition("=")
-        if name in ("--address", "--output", "--env", "--base-model", "--judge"):
-            value = value if equals else next(given)
-            if name in ("--base-model", "--judge"):
-                arguments += [name, _absolute(value) if Path(value).is_dir() else value]
-        elif argument != manifest and name not in ("--follow", "--no-follow", "--json"):
-            arguments.append(argument)
+    place, run = absolute_path(output), new_run_id()
     job = RayJob(address)
-    job_id = job.submit(arguments, {name: os.environ[name] for name in env})
-    _say(f"submitted {job_id} to {address}; see how far it is with: diffcolor-batch status {place}")
+    arguments = cluster_arguments(sys.argv[2:], manifest, output, run)
+    job_id = job.submit(arguments, {name: os.environ[name] for name in env}, grace)
+    say(f"submitted {job_id} to {address}; see how far it is with: diffcolor-batch status {place}")
     if not follow:
         return OK
     try:
         for lines in job.follow():
             console.print(lines, end="", highlight=False, markup=False)
+        return exit_code(*end_of_run(Store(place), run, job))
     except KeyboardInterrupt:
-        _say(f"no longer following; the job goes on in the cluster as {job_id}")
+        say(f"no longer following; the job goes on in the cluster as {job_id}")
         return OK
-    from pipelines.ledger import Ledger
-    from pipelines.store import Store
-
-    ledger = Ledger(Store(place))
-    # Ray's word for a job's state is not to be trusted; the output of an earlier submit is not this one's either.
-    if not ledger.store.exists("job.json") or ledger.read_job().get("run_id") != run_id:
-        code = job.exit_code()
-        if code == USAGE:
-            return USAGE
-        raise JobError(f"the job ended before it began to work (exit code {code}); its lines above say why")
-    found = ledger.status()
-    if found["state"] != "finished":
-        raise JobError(f"the job ended, the output says {found['state']}; submit again to go on")
-    return ROWS_FAILED if found["failed"] else OK
+    except EndedEarlyError as error:
+        if error.code in (USAGE, UNAVAILABLE, IN_USE):
+            return error.code
+        raise
 
 
-def _absolute(place: str) -> str:
-    return place if "://" in place else str(Path(place).resolve())
+def _attach(output: str, as_json: bool) -> int:
+    """Follows the run that holds the output; its exit code."""
+    from pipelines.console import status_line
+    from pipelines.status import status as status_of
 
-
-def _status(output: str) -> dict:
-    from pipelines.ledger import Ledger
-    from pipelines.store import Store
-
-    try:
-        return Ledger(Store(output)).status()
-    except FileNotFoundError as error:
-        _say(f"{output} holds no job.json: it is not an output of diffcolor-batch submit")
-        raise typer.Exit(COULD_NOT_RUN) from error
+    store, shown = open_output(output), ""
+    with reported():
+        document = status_of(store)
+        say(f"attached to run {document['run']} on {document['host']}")
+        while document["state"] == "running":
+            if (line := status_line(document)) != shown:
+                say(line)
+                shown = line
+            time.sleep(5.0)
+            document = status_of(store)
+    say(status_line(document))
+    if as_json:
+        print_json(document)
+    return exit_code(document["state"], document["failed"])
 
 
 @app.command()
-def status(
-    output: Annotated[str, typer.Argument(help="Output folder or URI of a submit.")], as_json: Json = False
-) -> None:
+def status(output: Output, as_json: Json = False) -> None:
     """How far a job is, from its output alone."""
-    document = _status(output)
-    if as_json:
-        _print_json(document)
-        return
-    typer.echo(
-        f"{document['state']}: {document['rows']} rows, {document['ok']} ok, {document['failed']} failed, "
-        f"{document['skipped']} skipped, {document['pending']} pending"
-    )
-    from pipelines.console import worker_line
+    from pipelines.console import status_line, worker_line
+    from pipelines.status import status as status_of
 
+    store = open_output(output)
+    with reported():
+        document = status_of(store)
+    if as_json:
+        print_json(document)
+        return
+    typer.echo(status_line(document))
     for worker in document["workers"]:
         typer.echo(f"  {worker_line(worker)}")
+    for error in document["errors"]:
+        typer.echo(f"  failed: {error['id']}: {error['kind']}: {error['message']}")
+
+
+@app.command("list")
+def list_outputs(
+    root: Annotated[str, typer.Argument(help="Folder or URI that holds outputs.")], as_json: Json = False
+) -> None:
+    """The outputs at a place, and how far each is."""
+    from pipelines.console import status_line
+    from pipelines.status import outputs
+    from pipelines.status import status as status_of
+    from pipelines.store import Store
+
+    with reported():
+        documents = [status_of(Store(uri).hurried()) for uri in outputs(Store(root).hurried())]
+    if as_json:
+        print_json(documents)
+        return
+    for document in documents:
+        typer.echo(f"{document['output']}\n  {status_line(document)}")
+    if not documents:
+        say(f"no outputs of diffcolor-batch submit at {root}")
+
+
+@app.command()
+def logs(
+    output: Output,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
+    run: Annotated[str | None, typer.Option(help="A run's id. Default: the latest.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")] = False,
+) -> None:
+    """What happened in a run, from its output alone."""
+    import json
+
+    from pipelines.console import event_line
+    from pipelines.events import read_events
+    from pipelines.lease import is_alive, last_beat
+    from pipelines.ledger import Ledger
+
+    store, seen = open_output(output), set()
+    with reported():
+        run = run or Ledger(store).read_job()["run"]
+        while True:
+            last = last_beat(store) if follow else None
+            goes_on = last is not None and last[0].run == run and is_alive(*last)
+            for event in read_events(store, run, seen):
+                typer.echo(json.dumps(event) if as_json else event_line(event))
+            if not goes_on:
+                return
+            time.sleep(2.0)
+
+
+@app.command()
+def stop(
+    output: Output,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the run's end.")] = 120.0,
+    as_json: Json = False,
+) -> None:
+    """End the run that holds an output, in good order: images end or are checkpointed. Submit again to go on."""
+    from pipelines.console import status_line
+    from pipelines.status import request_stop
+    from pipelines.status import status as status_of
+
+    store = open_output(output)
+    with reported():
+        run = request_stop(store)
+        if run is None:
+            say("no run holds this output")
+        else:
+            say(f"asked run {run} to stop")
+        deadline = time.monotonic() + wait
+        while (document := status_of(store))["state"] == "running" and time.monotonic() < deadline:
+            time.sleep(1.0)
+    if as_json:
+        print_json(document)
+    else:
+        typer.echo(status_line(document))
+    raise typer.Exit(IN_USE if document["state"] == "running" else OK)
 
 
 @app.command()
 def recolor(
-    output: Annotated[str, typer.Argument(help="Output folder or URI of a submit.")],
+    output: Output,
     id: Annotated[str | None, typer.Option(help="The row to recolour.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="Target prompt; repeatable.")] = None,
     manifest: Annotated[str | None, typer.Option(help="Parquet with id and target_prompts, instead of --id.")] = None,
@@ -278,27 +367,25 @@ def recolor(
     """Give finished rows new colours by text. No training; the original image file is not needed."""
     if bool(manifest) == bool(id) or bool(id) != bool(prompt):
         raise typer.BadParameter("give --id with one --prompt or more, or --manifest alone")
+    open_output(output)
     from dataclasses import asdict
 
-    from diffcolor.errors import DiffColorError
     from manifests.read import read_recolor_requests
-    from pipelines.errors import RecolorError
     from pipelines.recolor import Recolorer
 
     made, failed = [], False
-    with _reported():
-        requests = list(read_recolor_requests(manifest)) if manifest else [(id, tuple(prompt))]
-        _status(output)
+    with reported():
+        requests = read_recolor_requests(manifest) if manifest else [(id, tuple(prompt))]
         config = _config(preset or Preset.balanced, eta) if preset or eta else None
         recolorer = Recolorer(output, config=config, device=device.value, base_model=base_model, judge=judge)
-        for row_id, prompts in requests:
-            try:
-                made += [(row_id, one) for one in recolorer.recolor(row_id, prompts, again=config is not None)]
-            except (RecolorError, DiffColorError) as error:
-                _say(f"{row_id}: {error}")
+        for row_id, outcome in recolorer.recolor_all(requests, again=config is not None):
+            if isinstance(outcome, Exception):
+                say(f"{row_id}: {outcome}")
                 failed = True
+            else:
+                made += [(row_id, one) for one in outcome]
     if as_json:
-        _print_json([{"id": row_id, **asdict(one)} for row_id, one in made])
+        print_json([{"id": row_id, **asdict(one)} for row_id, one in made])
     else:
         for row_id, one in made:
             typer.echo(f"{row_id}: {one.prompt}: {output.rstrip('/')}/{one.image} (eta {one.eta:g})")
@@ -306,16 +393,15 @@ def recolor(
 
 
 @app.command()
-def verify(
-    output: Annotated[str, typer.Argument(help="Output folder or URI of a submit.")], as_json: Json = False
-) -> None:
+def verify(output: Output, as_json: Json = False) -> None:
     """Read every output again: its hash, its size, and its luminance against the scan. Exits 3 on any difference."""
+    open_output(output)
     from pipelines.verify import verify as verify_output
 
-    _status(output)
-    found = verify_output(output)
+    with reported():
+        found = verify_output(output)
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         typer.echo(
             f"{found.rows} rows, {found.pictures} pictures ({found.against_input} against their input file), "
@@ -325,6 +411,26 @@ def verify(
         for difference in found.differences:
             typer.echo(f"  {difference.id}: {difference.file}: {difference.what}")
     raise typer.Exit(ROWS_FAILED if found.differences or found.luminance_mismatches else OK)
+
+
+@app.command()
+def gc(
+    output: Output,
+    grace: Annotated[float, typer.Option(min=0, help="Hours: what is younger stays.")] = 24.0,
+    log_days: Annotated[float, typer.Option(min=0, help="Days that the events of a run are kept.")] = 30.0,
+) -> None:
+    """Remove what no result names: leavings of killed writers, lost races and closed shards."""
+    from pipelines.gc import collect
+    from pipelines.lease import take
+
+    store = open_output(output)
+    with reported():
+        lease = take(store, "gc", dict)
+        try:
+            count = collect(store, grace, log_days)
+        finally:
+            lease.release(state="gc")
+    typer.echo(f"{count} objects removed")
 
 
 @app.command()
@@ -341,70 +447,12 @@ def models(as_json: Json = False) -> None:
             {"name": "mini", "use": use, "folder": str(folder), "bytes": size, "digest": digest, "files": files}
         )
     if as_json:
-        _print_json(document)
+        print_json(document)
         return
     for entry in document:
         typer.echo(f"{entry['name']} ({entry['use']}): {entry['bytes'] / 1e6:.1f} MB, digest {entry['digest'][:16]}")
         for name, sha in entry["files"].items():
             typer.echo(f"  {sha[:16]}  {name}")
-
-
-@manifest_app.command("build")
-def manifest_build(
-    folder: Annotated[str, typer.Argument(help="Folder of images, any fsspec URI; subfolders too.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write.")] = Path("manifest.parquet"),
-    captions: Annotated[
-        str | None, typer.Option(help="CSV with columns file, caption, and others of a manifest; lists as 'a|b'.")
-    ] = None,
-) -> None:
-    """Make a manifest from a folder of images and a CSV of captions."""
-    from manifests.build import build
-
-    with _reported():
-        built = build(folder, output, captions)
-    typer.echo(f"{output}: {built.rows} rows")
-    for row_id in built.uncaptioned:
-        _say(f"  no caption: {row_id}")
-    for file in built.unmatched:
-        _say(f"  caption without an image: {file}")
-
-
-@manifest_app.command("validate")
-def manifest_validate(manifest: str, column: ColumnOption = None, default_caption: DefaultCaption = None) -> None:
-    """Check every row; list every problem. Exits 2 if there is one."""
-    from manifests.read import validated
-
-    with _reported():
-        count = validated(manifest, _columns(column), default_caption)
-    typer.echo(f"{manifest}: {count} rows, no problems")
-
-
-@manifest_app.command("show")
-def manifest_show(
-    manifest: str,
-    column: ColumnOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows to show.")] = 10,
-    as_json: Json = False,
-) -> None:
-    """Show the first rows as they are understood: colour hints applied, seeds filled in."""
-    from dataclasses import asdict
-    from itertools import islice
-
-    from manifests.locations import folder_of
-    from manifests.read import read_rows
-    from manifests.validate import Validator
-
-    with _reported():
-        # A validator of its own: rows with problems are left out here, `validate` names them.
-        rows = list(islice(read_rows(manifest, _columns(column), None, Validator(folder_of(manifest))), limit))
-    if as_json:
-        hidden = {"image_bytes"}
-        _print_json([{key: value for key, value in asdict(row).items() if key not in hidden} for row in rows])
-        return
-    for row in rows:
-        typer.echo(f"{row.id}\n  image    {row.image or 'image_bytes'}\n  caption  {row.caption}")
-        for prompt in row.target_prompts:
-            typer.echo(f"  target   {prompt}")
 
 
 if __name__ == "__main__":

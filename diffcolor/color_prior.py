@@ -2,7 +2,6 @@
 
 from collections.abc import Generator
 
-import torch
 from torch import Tensor
 
 from diffcolor.base_model import BaseModel, Judge
@@ -34,9 +33,9 @@ def find_color_prior(
         context_embeds: (K, T, D).
         positive, negatives: (K, D) and (K, N, D), the judge's unit-norm text features.
     """
-    optimizer = torch.optim.Adam(lora.requires_grad_(True).parameters(), lr=config.color_prior_learning_rate)
+    stage.train(lora.named(), config.color_prior_learning_rate)
     signal_share = base.alphas_cumprod.to(base.device)
-    for step in range(config.color_prior_steps):
+    for _ in stage.steps():
         timesteps, noise = stage.draw(latents)
         x_t = add_noise(base, latents, noise, timesteps)
         with attached_lora(base.unet, lora):
@@ -48,14 +47,5 @@ def find_color_prior(
         features = judge.image_features(replace_luma(rgb, gray))
         loss_con = signal_share[timesteps] * contrastive_loss(features, positive, negatives, config.temperature)
         loss_dif = denoising_loss(model_output, training_target(base, latents, noise, timesteps))
-        training = stage.update(optimizer, config.contrastive_weight * loss_con + loss_dif)
-        yield Progress(
-            stage.stage,
-            step + 1,
-            config.color_prior_steps,
-            {"contrastive": loss_con.detach(), "denoising": loss_dif.detach()},
-        )
-        if not training:
-            break
-    lora.requires_grad_(False)
-    stage.finish()
+        stage.update(config.contrastive_weight * loss_con + loss_dif)
+        yield stage.progress(contrastive=loss_con, denoising=loss_dif)

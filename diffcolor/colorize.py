@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffcolor.align import spatial_align
 from diffcolor.base_model import BaseModel, Judge
+from diffcolor.checkpoint import Checkpoint, join
 from diffcolor.color_prior import find_color_prior
 from diffcolor.config import Config, FitConfig, SampleConfig
 from diffcolor.diffusion import decode, draw_noise, encode, sample
@@ -23,6 +24,7 @@ from diffcolor.luminance import replace_luma
 from diffcolor.measures import clip_margins
 from diffcolor.prompts import embed_prompts, with_identifiers
 
+STAGES = ("color_prior", "embedding", "in_context")
 MAX_SAMPLING_BATCH = 8  # pictures sampled at once: bounds memory whatever the number of prompts
 
 
@@ -62,39 +64,74 @@ class Colored:
 
 
 def fit(
-    base: BaseModel, judge: Judge, scans: Sequence[Scan], config: FitConfig
+    base: BaseModel,
+    judge: Judge,
+    scans: Sequence[Scan],
+    config: FitConfig,
+    checkpoints: Sequence[Checkpoint] | None = None,
 ) -> Generator[Progress, None, list[Fitted | NonFiniteLossError]]:
-    """Trains on K scans in lockstep; yields after each step, returns one outcome per scan, in order.
+    """Trains on K scans in lockstep; yields between steps, returns one outcome per scan, in order.
 
     The shared U-Net is only lent adapters while it is called: it is never written, whatever happens.
+
+    Args:
+        checkpoints: where each scan's training goes on from, all at one stage and step; None starts it.
     """
     gray = torch.stack([scan.gray for scan in scans]).to(base.device)
     contexts = [scan.context_prompt for scan in scans]
     failures: dict[int, NonFiniteLossError] = {}
-    lora = init_lora(base.unet, config.lora_rank, random_streams(scans, "lora"))
+    resumed = join(checkpoints) if checkpoints else None
+    before = STAGES.index(resumed.stage) if resumed else 0  # stages that are over
 
-    def stage(name: str) -> Lockstep:
-        generators = random_streams(scans, name)
-        return Lockstep(name, base, generators, failures, config.plateau_window, config.plateau_improvement)
+    def saved(name: str) -> Tensor:
+        return resumed.tensors[name].to(base.device)
+
+    if resumed:
+        lora = LoRA.from_named(resumed.tensors).to(base.device)
+    else:
+        lora = init_lora(base.unet, config.lora_rank, random_streams(scans, "lora"))
+
+    def stage(name: str, budget: int, **frozen: Tensor) -> Lockstep:
+        return Lockstep(
+            name,
+            base,
+            random_streams(scans, name),
+            failures,
+            budget=budget,
+            plateau_window=config.plateau_window,
+            plateau_improvement=config.plateau_improvement,
+            frozen=lora.named() | frozen,
+            resumed=resumed if resumed and resumed.stage == name else None,
+        )
 
     # Stage 1: colorization with generative colour prior.
-    with torch.no_grad():
-        latents = encode(base, gray.expand(-1, 3, -1, -1))
-    context_embeds = embed_prompts(base, contexts)
-    positive, negatives = judge.text_features(contexts), anti_color_features(judge, scans)
-    yield from find_color_prior(
-        base, judge, lora, gray, latents, context_embeds, positive, negatives, stage("color_prior"), config
-    )
-    primary = paint(base, lora, scans, gray, latents, context_embeds, config.primary)
+    if before < 1:
+        with torch.no_grad():
+            latents = encode(base, gray.expand(-1, 3, -1, -1))
+        context_embeds = embed_prompts(base, contexts)
+        positive, negatives = judge.text_features(contexts), anti_color_features(judge, scans)
+        color_prior = stage(STAGES[0], config.color_prior_steps)
+        yield from find_color_prior(
+            base, judge, lora, gray, latents, context_embeds, positive, negatives, color_prior, config
+        )
+        primary = paint(base, lora, scans, gray, latents, context_embeds, config.primary)
+    else:
+        primary = saved("primary")
 
     # Stage 2: in-context controllable colorization.
-    identified = embed_prompts(base, [with_identifiers(context, base.tokenizer) for context in contexts])
     with torch.no_grad():
         primary_latents = encode(base, primary)
-    optimized_embeds = yield from optimize_embedding(
-        base, lora, primary_latents, identified, stage("embedding"), config
-    )
-    yield from fine_tune(base, lora, primary_latents, optimized_embeds, stage("in_context"), config)
+    if before < 2:
+        if resumed and before == 1:
+            embeds = saved("optimized_embeds")
+        else:
+            embeds = embed_prompts(base, [with_identifiers(context, base.tokenizer) for context in contexts])
+        embedding = stage(STAGES[1], config.embedding_steps, primary=primary)
+        optimized_embeds = yield from optimize_embedding(base, lora, primary_latents, embeds, embedding, config)
+    else:
+        optimized_embeds = saved("optimized_embeds")
+    in_context = stage(STAGES[2], config.in_context_steps, primary=primary, optimized_embeds=optimized_embeds)
+    yield from fine_tune(base, lora, primary_latents, optimized_embeds, in_context, config)
 
     return [
         failures.get(k)

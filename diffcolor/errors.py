@@ -46,6 +46,19 @@ class ArtifactError(DiffColorError):
         return f"the artifact cannot be used: {self.reason}"
 
 
+class CheckpointError(DiffColorError):
+    """A saved training state is damaged, or is not this fit's: the fit starts afresh."""
+
+    kind = "checkpoint"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the checkpoint cannot be used: {self.reason}"
+
+
 class LumaMismatchError(DiffColorError):
     """A composed picture does not hold the scan's gray values: a fault of ours, and never a result."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Generator
 
-import torch
 from torch import Tensor
 
 from diffcolor.base_model import BaseModel
@@ -20,42 +19,34 @@ def optimize_embedding(
 
     Args:
         primary_latents: (K, C, h, w).
-        embeds: (K, T, D), the identified prompts' embeddings, where the search starts.
+        embeds: (K, T, D), where the search starts, or goes on.
 
     Returns:
         (K, T, D), e_opt.
     """
-    optimized = embeds.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([optimized], lr=config.embedding_learning_rate)
-    yield from _reconstruct(base, lora, primary_latents, optimized, optimizer, stage, config.embedding_steps)
-    return optimized.detach()
+    optimized = embeds.clone()
+    stage.train({"optimized_embeds": optimized}, config.embedding_learning_rate)
+    yield from _reconstruct(base, lora, primary_latents, optimized, stage)
+    return optimized
 
 
 def fine_tune(
     base: BaseModel, lora: LoRA, primary_latents: Tensor, optimized_embeds: Tensor, stage: Lockstep, config: FitConfig
 ) -> Generator[Progress, None, None]:
     """Trains `lora` in place on the same loss, e_opt frozen, so that e_opt gives back the primary colours."""
-    optimizer = torch.optim.Adam(lora.requires_grad_(True).parameters(), lr=config.in_context_learning_rate)
-    yield from _reconstruct(base, lora, primary_latents, optimized_embeds, optimizer, stage, config.in_context_steps)
-    lora.requires_grad_(False)
+    stage.train(lora.named(), config.in_context_learning_rate)
+    yield from _reconstruct(base, lora, primary_latents, optimized_embeds, stage)
 
 
 def _reconstruct(
-    base: BaseModel,
-    lora: LoRA,
-    latents: Tensor,
-    embeds: Tensor,
-    optimizer: torch.optim.Optimizer,
-    stage: Lockstep,
-    steps: int,
+    base: BaseModel, lora: LoRA, latents: Tensor, embeds: Tensor, stage: Lockstep
 ) -> Generator[Progress, None, None]:
-    for step in range(steps):
+    if not stage.history:
+        yield stage.progress()  # the boundary between two stages is worth a checkpoint
+    for _ in stage.steps():
         timesteps, noise = stage.draw(latents)
         with attached_lora(base.unet, lora):
             model_output = denoise(base, add_noise(base, latents, noise, timesteps), timesteps, embeds)
         loss = denoising_loss(model_output, training_target(base, latents, noise, timesteps))
-        training = stage.update(optimizer, loss)
-        yield Progress(stage.stage, step + 1, steps, {"denoising": loss.detach()})
-        if not training:
-            break
-    stage.finish()
+        stage.update(loss)
+        yield stage.progress(denoising=loss)

@@ -4,7 +4,7 @@ Layer names and the export follow peft/diffusers: `unet.<layer>.lora_A.weight` (
 alpha equal to the rank, so that the scale is 1 and stock `load_lora_weights` needs nothing more.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -32,8 +32,18 @@ class LoRA:
     def __len__(self) -> int:
         return next(iter(self.down.values())).shape[0]
 
-    def parameters(self) -> list[Tensor]:
-        return [*self.down.values(), *self.up.values()]
+    def named(self) -> dict[str, Tensor]:
+        """All tensors, by names that `from_named` reads; the tensors themselves, to be trained in place."""
+        return {f"{part}/{name}": tensor for part in ("down", "up") for name, tensor in getattr(self, part).items()}
+
+    @staticmethod
+    def from_named(tensors: Mapping[str, Tensor]) -> "LoRA":
+        """The inverse of `named`; other names are left alone."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+
+        return LoRA(part("down/"), part("up/"))
 
     def select(self, images: Sequence[int]) -> "LoRA":
         """Adapters of the given images, in that order, repeats allowed: one for each element of a batch."""
@@ -45,11 +55,6 @@ class LoRA:
 
     def to(self, device: torch.device) -> "LoRA":
         return self._map(lambda tensor: tensor.to(device))
-
-    def requires_grad_(self, on: bool) -> "LoRA":
-        for parameter in self.parameters():
-            parameter.requires_grad_(on)
-        return self
 
     def _map(self, change) -> "LoRA":
         return LoRA(

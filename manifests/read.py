@@ -1,6 +1,7 @@
 """Reading a manifest: one Parquet file or a folder of parts, on any fsspec store, row groups streamed."""
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 
 import fsspec
 import pyarrow as pa
@@ -12,6 +13,7 @@ from manifests.schema import COLUMNS, SCHEMA, ManifestRow
 from manifests.validate import Validator, accepts, check_schema
 
 BATCH_ROWS = 1024
+_IMAGE_ROWS = 16  # at once, where the rows hold the images themselves
 
 
 def parts(uri: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
@@ -67,6 +69,17 @@ def read_rows(
     Raises:
         ManifestError: the file cannot be read or its columns have wrong types; or see `validator`.
     """
+    return (row for _, row in numbered_rows(uri, columns, default_caption, validator))
+
+
+def numbered_rows(
+    uri: str,
+    columns: Mapping[str, str] | None = None,
+    default_caption: str | None = None,
+    validator: Validator | None = None,
+    wanted: Callable[[int, int], bool] = lambda _first, _end: True,
+) -> Iterator[tuple[int, ManifestRow]]:
+    """As `read_rows`, with row numbers from 0. Stretches (first, end) that are not `wanted` are not looked at."""
     fs, found = parts(uri)
     renamed = {theirs: ours for ours, theirs in (columns or {}).items()}
     problems = validator or Validator(folder_of(uri), default_caption)
@@ -76,10 +89,13 @@ def read_rows(
             faults = check_schema(file.schema_arrow, renamed)
             if faults:
                 raise ManifestError(uri, faults)
-            for batch in file.iter_batches(BATCH_ROWS):
-                batch = batch.rename_columns([renamed.get(name, name) for name in batch.schema.names])
+            names = [renamed.get(name, name) for name in file.schema_arrow.names]
+            for batch in file.iter_batches(_IMAGE_ROWS if "image_bytes" in names else BATCH_ROWS):
+                if not wanted(number, number + batch.num_rows):
+                    number += batch.num_rows
+                    continue
                 try:
-                    records = batch.to_pylist()
+                    records = batch.rename_columns(names).to_pylist()
                 except (ValueError, OverflowError) as error:  # such as a nanosecond time, which Python has not
                     message = f"{path}: a value from row {number} on cannot be carried ({error})"
                     raise ManifestError(uri, [Problem("bad_value", None, None, message)]) from error
@@ -87,21 +103,35 @@ def read_rows(
                     row = problems.check(number, values)
                     number += 1
                     if row is not None:
-                        yield row
+                        yield number - 1, row
                 if validator is None and problems.found:
                     raise ManifestError(uri, problems.found)
 
 
-def validated(uri: str, columns: Mapping[str, str] | None = None, default_caption: str | None = None) -> int:
+def validated(
+    uri: str,
+    columns: Mapping[str, str] | None = None,
+    default_caption: str | None = None,
+    seen: Callable[[ManifestRow], None] = lambda _row: None,
+) -> int:
     """Checks a whole manifest without keeping it; returns its number of rows.
+
+    Args:
+        seen: called with every valid row.
 
     Raises:
         ManifestError: with every problem found.
     """
     fs, found = parts(uri)
-    validator = Validator(folder_of(uri), default_caption)
-    validator.found += _differing_parts(uri, fs, found, columns)
-    count = sum(1 for _ in read_rows(uri, columns, default_caption, validator))
+    differing = _differing_parts(uri, fs, found, columns)
+    validator, count = Validator(folder_of(uri), default_caption), 0
+    for row in read_rows(uri, columns, default_caption, validator):
+        seen(row)
+        count += 1
+    if repeated := validator.repeated_ids():  # rare enough for a second pass, which names them
+        validator = Validator(folder_of(uri), default_caption, repeated)
+        deque(read_rows(uri, columns, default_caption, validator), maxlen=0)
+    validator.found[:0] = differing
     if not count and not validator.found:
         validator.found.append(Problem("empty", None, None, "the manifest has no rows"))
     if validator.found:

@@ -2,9 +2,11 @@
 
 import hashlib
 import re
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from manifests.color_hints import apply_color_hints, parse_color_hints
@@ -20,8 +22,7 @@ RESERVED = frozenset(
     (
         "status error_kind error_message warnings outputs primary_image artifact input_sha256 gray_sha256 "
         "width height base_model judge config_digest seconds luminance_mismatches row_digest fit_key trained_steps "
-        "primary_sha256 artifact_sha256 "
-        "context_prompt"
+        "primary_sha256 artifact_sha256 resumed_at context_prompt"
     ).split()
 )
 
@@ -88,17 +89,24 @@ def seed_of(row_id: str) -> int:
 
 
 class Validator:
-    """Checks rows one by one. Memory: the ids seen.
+    """Checks rows one by one. Memory: 8 bytes for every id.
 
     Args:
         base: folder that relative image paths start from.
         default_caption: stands in for an empty caption, with a warning on the row.
+        repeated: what `repeated_ids` of an earlier pass gave: only with it are duplicates found and named.
     """
 
-    def __init__(self, base: str, default_caption: str | None = None) -> None:
-        self.base, self.default_caption = base, default_caption
+    def __init__(self, base: str, default_caption: str | None = None, repeated: frozenset[int] = frozenset()) -> None:
+        self.base, self.default_caption, self.repeated = base, default_caption, repeated
         self.found: list[Problem] = []
+        self._ids = array("Q")
         self._first_row: dict[str, int] = {}
+
+    def repeated_ids(self) -> frozenset[int]:
+        """Digests (64 bits) of ids that were seen more than once."""
+        ids, counts = np.unique(np.frombuffer(self._ids, np.uint64), return_counts=True)
+        return frozenset(ids[counts > 1].tolist())
 
     def check(self, number: int, values: Mapping[str, Any]) -> ManifestRow | None:
         """The row, or None when it has problems (which are then in `found`)."""
@@ -155,8 +163,10 @@ class Validator:
             # Ids become folder names: nothing that climbs, hides or needs quoting.
             fault("bad_id", f"use letters, digits, '.', '_' and '-', not starting with '.' or '-', at most {MAX_ID}")
         else:
-            first = self._first_row.setdefault(row_id.casefold(), number)
-            if first != number:
+            name = row_id.casefold()
+            digest = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+            self._ids.append(digest)
+            if digest in self.repeated and (first := self._first_row.setdefault(name, number)) != number:
                 fault("duplicate_id", f"the same id (ignoring case) is already in row {first}")
 
     def _image(self, values: Mapping[str, Any], fault) -> str | None:

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipelines.run import Snapshot
+from pipelines.jobspec import Snapshot
 
 PLAIN_SECONDS = 10.0
 
@@ -59,6 +60,24 @@ def worker_line(progress: dict) -> str:
     ids = progress.get("ids", [])
     shown = ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
     return f"{progress['stage']}{step}" + (f": {shown}" if shown else "")
+
+
+def status_line(document: dict[str, Any]) -> str:
+    """One line of what `status` found."""
+    beat = document["heartbeat_age"]
+    heard = f", heard {beat:.0f} s ago on {document['host']}" if document["state"] == "running" else ""
+    left = f", about {_clock(document['eta'])} left" if document["eta"] else ""
+    return (
+        f"{document['state']}: {document['rows']} rows, {document['ok']} ok, {document['failed']} failed, "
+        f"{document['skipped']} skipped, {document['pending']} pending{left}{heard}"
+    )
+
+
+def event_line(event: dict[str, Any]) -> str:
+    """One event for people."""
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
+    facts = {key: value for key, value in event.items() if key not in ("time", "writer", "event")}
+    return f"{at} {event['writer']} {event['event']}" + "".join(f" {key}={value}" for key, value in facts.items())
 
 
 @contextmanager

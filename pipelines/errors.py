@@ -2,7 +2,7 @@
 
 
 class JobError(Exception):
-    """The job could not run at all; nothing was lost, submitting again goes on."""
+    """The job could not run, or could not go on; nothing was lost, submitting again goes on."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -10,6 +10,27 @@ class JobError(Exception):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class StoreError(JobError):
+    """The output store refuses us, is full, or did not answer for as long as we were willing to wait."""
+
+
+class OutputInUseError(JobError):
+    """Another run holds the output. `seconds` since it was last heard of, by the store's clock."""
+
+    def __init__(self, run: str, host: str, pid: int, seconds: float) -> None:
+        super().__init__(run)
+        self.run, self.host, self.pid, self.seconds = run, host, pid, seconds
+
+    def __reduce__(self):
+        return type(self), (self.run, self.host, self.pid, self.seconds)
+
+    def __str__(self) -> str:
+        return (
+            f"the output is in use by run {self.run} on {self.host} (process {self.pid}), last heard of "
+            f"{self.seconds:.0f} s ago; see --on-running, or end it with: diffcolor-batch stop OUT"
+        )
 
 
 class RecolorError(Exception):

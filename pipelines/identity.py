@@ -24,36 +24,53 @@ def sha256(content: bytes) -> str:
 
 
 def _digest(facts: dict) -> str:
-    return sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode())
+    return sha256(json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str).encode())
 
 
-def _fit_facts(row: ManifestRow, models: Models, config: Config) -> dict:
-    return {
-        "caption": row.caption,
-        "anti_color_prompts": row.anti_color_prompts,
-        "seed": row.seed,
-        "fit": digest(config.fit),
-        "base_model": models.base_model_digest,
-        "judge": models.judge_digest,
-    }
+def _fit_settings(models: Models, config: Config) -> dict:
+    return {"fit": digest(config.fit), "base_model": models.base_model_digest, "judge": models.judge_digest}
+
+
+def _fit_facts(row: ManifestRow) -> dict:
+    return {"caption": row.caption, "anti_color_prompts": row.anti_color_prompts, "seed": row.seed}
 
 
 def fit_key(input_sha256: str, row: ManifestRow, models: Models, config: Config) -> str:
     """Same key, same training: the input's bytes, the context, the seed, the fit's numbers, the models."""
-    return _digest({"input": input_sha256, **_fit_facts(row, models, config)})
+    return _digest({"input": input_sha256, **_fit_facts(row), **_fit_settings(models, config)})
 
 
-def row_digest(row: ManifestRow, models: Models, config: Config) -> str:
-    """Same digest, same result row. Known before the image is read: it is named by its checksum column if there is
-    one, else by its bytes or its URI (a file replaced under its URI is then not noticed)."""
+def settings_digest(models: Models, config: Config) -> str:
+    """Everything that all rows of a job share and that may change a result."""
+    return _digest({"sample": digest(config.sample), "etas": config.etas, **_fit_settings(models, config)})
+
+
+def facts_digest(row: ManifestRow) -> str:
+    """Everything of a row that may change its result. Known before the image is read: that is named by its checksum
+    column if there is one, else by its bytes or its URI (a file replaced under its URI is then not noticed)."""
     image = row.image_sha256 or (sha256(row.image_bytes) if row.image_bytes is not None else row.image)
-    return _digest(
-        {
-            "id": row.id,
-            "image": image,
-            "target_prompts": row.target_prompts,
-            "sample": digest(config.sample),
-            "etas": config.etas,
-            **_fit_facts(row, models, config),
-        }
-    )
+    return _digest({"id": row.id, "image": image, "target_prompts": row.target_prompts, **_fit_facts(row)})
+
+
+def row_digest(row: ManifestRow, settings: str) -> str:
+    """Same digest, same result row."""
+    return sha256(f"{settings}/{facts_digest(row)}".encode())
+
+
+class ManifestDigest:
+    """The identity of a whole manifest: its rows in their order, and what they carry into the results."""
+
+    def __init__(self, carried: str) -> None:
+        """`carried`: the names and types of the carried columns."""
+        self._sha = hashlib.sha256(carried.encode())
+
+    def add(self, row: ManifestRow) -> None:
+        """The next row."""
+        self._sha.update(facts_digest(row).encode())
+        self._sha.update(
+            _digest({"group_id": row.group_id, "extra": dict(row.extra), "warnings": row.warnings}).encode()
+        )
+
+    def plan_id(self, settings: str, shard_rows: int) -> str:
+        """Same id, same plan: a run that finds it goes on with it. 16 hex digits."""
+        return sha256(f"{settings}/{shard_rows}/{self._sha.hexdigest()}".encode())[:16]

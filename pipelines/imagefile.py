@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from diffcolor.luminance import luma
+from pipelines.jobspec import MAX_PIXELS
 
-MAX_PIXELS = 400_000_000
 MIN_SIDE = 64
 # What a JPEG encoder's chroma rounding makes of equal channels.
 _GRAY_TOLERANCE = 2

@@ -4,11 +4,14 @@ import os
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
 from pipelines.errors import JobError
+from pipelines.lease import is_alive, last_beat
+from pipelines.store import Store
 
 _PARTS = ("diffcolor", "pipelines", "manifests")
 _TOKEN_FILE = Path.home() / ".ray" / "auth_token"
@@ -60,8 +63,10 @@ class RayJob:
             raise JobError(f"the Ray dashboard at {address} cannot be used ({error})") from error
         self.job_id = ""
 
-    def submit(self, arguments: Sequence[str], env_vars: dict[str, str]) -> str:
+    def submit(self, arguments: Sequence[str], env_vars: dict[str, str], grace_seconds: float) -> str:
         """Starts `diffcolor-batch` with `arguments` in the cluster; returns Ray's job id."""
+        # Between SIGTERM and SIGKILL, Ray's own `job stop` waits 3 seconds unless the job says otherwise.
+        env_vars = {**env_vars, "RAY_JOB_STOP_WAIT_TIME_S": f"{grace_seconds + 10:g}"}
         with tempfile.TemporaryDirectory() as staging:
             stage_code(Path(staging))
             command = shlex.join(["python", "-m", "cli", *arguments])
@@ -91,3 +96,48 @@ class RayJob:
     def exit_code(self) -> int | None:
         """The driver's own exit code, None if Ray does not know it."""
         return self.client.get_job_info(self.job_id).driver_exit_code
+
+
+def cluster_arguments(arguments: Sequence[str], manifest: str, output: str, run: str) -> list[str]:
+    """The command line of `submit` as the driver in the cluster gets it: places absolute, what is ours left out."""
+    # On the cluster's machines a relative path would mean another place.
+    kept = ["submit", absolute_path(manifest), "--output", absolute_path(output), "--address", "auto", "--run", run]
+    given = iter(arguments)
+    for argument in given:
+        name, equals, value = argument.partition("=")
+        if name in ("--address", "--output", "--env", "--base-model", "--judge"):
+            value = value if equals else next(given)
+            if name in ("--base-model", "--judge"):
+                kept += [name, absolute_path(value) if Path(value).is_dir() else value]
+        elif argument not in (manifest, "--follow", "--no-follow", "--json"):
+            kept.append(argument)
+    return kept
+
+
+def absolute_path(place: str) -> str:
+    """A URI as it is, a local path from the root."""
+    return place if "://" in place else str(Path(place).resolve())
+
+
+def end_of_run(store: Store, run: str, job: RayJob) -> tuple[str, int]:
+    """How a run in the cluster ended: its state and its failed rows, from the output store: Ray's word for a job's
+    state is not to be trusted, nor does its log stream always last as long as the job.
+
+    Raises:
+        JobError: it ended before it took the output; the driver's exit code stands in `code`.
+    """
+    while True:
+        last = last_beat(store)
+        if last is None or last[0].run != run:
+            raise EndedEarlyError(job.exit_code())
+        if not is_alive(*last):
+            return last[1].get("state", "interrupted").replace("running", "interrupted"), last[1].get("failed", 0)
+        time.sleep(2.0)
+
+
+class EndedEarlyError(JobError):
+    """The driver ended before it took the output."""
+
+    def __init__(self, code: int | None) -> None:
+        super().__init__(f"the job ended before it began to work (exit code {code}); its lines above say why")
+        self.code = code

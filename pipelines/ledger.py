@@ -1,119 +1,235 @@
-"""The truth about what is done, in the output store itself: one record per finished row, compacted into `results/`.
+"""The truth about what is done, in the output store itself.
 
-Order of writes: images and artifact first, the row's record last. What no record names was never finished.
+A plan is a manifest under given settings, cut into shards of consecutive rows. While a shard is open, each of its rows
+is committed once, by a conditional create of one record. When all its rows have one, the shard is closed: one Parquet
+file, again by conditional create, after which its records are garbage. A later generation of a shard (failed rows
+tried again, a row recoloured) is a new file; the highest counts. Objects are stored before the record that names them.
+
+    results/<plan>-<shard>.parquet                        what users read: a copy of each closed shard's last generation
+    _engine/plans/<plan>/plan.json                        rows, shard_rows, settings
+    _engine/plans/<plan>/rows/<shard>.<generation>/<row>.<amendment>.json
+    _engine/plans/<plan>/shards/<shard>.<generation>.parquet
+    _engine/plans/<plan>/closed/<shard>.<generation>.<ok>.<failed>.<skipped>
 """
 
 import io
 import json
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.results import FAILED, OK, SKIPPED, ResultRow, to_table
+from pipelines.jobspec import Place
+from pipelines.results import FAILED, OK, SKIPPED, ResultRow, carried_schema, to_table
 from pipelines.store import Store
 
-SHARD_ROWS = 1000
 JOB_KEY = "job.json"
-_RECORDS = "_engine/rows"
-_HEARTBEAT = "_engine/heartbeat.json"
-_PLAN = "_engine/plan.parquet"
-STALE_SECONDS = 60
+_PLANS = "_engine/plans"
+_DAMAGED = "_engine/damaged.json"
+_READERS = 16  # records read at once
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A closed shard: its last generation, and how its rows ended."""
+
+    generation: int
+    ok: int
+    failed: int
+    skipped: int
 
 
 class Ledger:
-    """Results of one output store."""
+    """Plans, records and shards of one output store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     # One row -------------------------------------------------------------------------------------------------------
 
-    def commit(self, row: ResultRow) -> None:
-        """Makes `row` the outcome of its digest. Everything that it names must be stored already."""
-        self.store.write(self._record_key(row.row_digest), json.dumps(row.to_record()).encode())
+    def commit(self, place: Place, row: ResultRow, attempt: str) -> ResultRow:
+        """Makes `row` the outcome of its place, unless it has one. Everything that it names must be stored already.
 
-    @staticmethod
-    def _record_key(row_digest: str) -> str:
-        return f"{_RECORDS}/{row_digest[:2]}/{row_digest}.json"
+        Args:
+            attempt: unique to this try, so that a lost reply is told from a lost race.
+
+        Returns:
+            The outcome that counts: `row`, or that of whoever was first.
+        """
+        record = json.dumps({"attempt": attempt, **row.to_record()}).encode()
+        if self.store.create(_record_key(place), record):
+            return row
+        return self.find(place) or row  # gone again: the shard was closed meanwhile, by the run that closed it
+
+    def find(self, place: Place) -> ResultRow | None:
+        """The record of one row, None without one."""
+        return self._record(_record_key(place))
+
+    # A shard -------------------------------------------------------------------------------------------------------
+
+    def records(self, plan: str, shard: int, generation: int) -> dict[int, ResultRow]:
+        """The committed outcomes of an open shard by row number, amendments included."""
+        keys = self.store.list(f"{_PLANS}/{plan}/rows/{shard:06d}.{generation}")  # sorted: amendments come later
+        with ThreadPoolExecutor(_READERS) as threads:
+            rows = threads.map(self._record, keys)
+            return {
+                int(key.rpartition("/")[2].partition(".")[0]): row for key, row in zip(keys, rows, strict=True) if row
+            }
+
+    def _record(self, key: str) -> ResultRow | None:
+        try:
+            return ResultRow.from_record(json.loads(self.store.read(key)), carried=False)
+        except FileNotFoundError:  # its shard was closed
+            return None
+
+    def open_generations(self, plan: str) -> dict[int, int]:
+        """Shards with records that may not be in a closed file yet: shard to generation."""
+        closed, found = self.closed(plan), {}
+        for name in self.store.folders(f"{_PLANS}/{plan}/rows"):
+            shard, generation = map(int, name.split("."))
+            if shard not in closed or generation > closed[shard].generation:
+                found[shard] = max(generation, found.get(shard, 0))
+        return found
+
+    def close(
+        self, plan: str, shard: int, generation: int, rows: list[ResultRow], carried: pa.Schema
+    ) -> list[ResultRow]:
+        """Makes `rows` the outcome of a shard, unless it has one; publishes that outcome and returns it.
+
+        A crash in between leaves the shard open, and closing it again finds what was written.
+        """
+        content = _parquet(to_table(rows, carried))
+        key = _shard_key(plan, shard, generation)
+        if not self.store.create(key, content):
+            content = self.store.read(key)
+            rows = _rows_of(content)
+        self.store.write(_published_key(plan, shard), content)
+        counts = [sum(row.status == status for row in rows) for status in (OK, FAILED, SKIPPED)]
+        marker = ".".join(map(str, (f"{shard:06d}", generation, *counts)))
+        self.store.write(f"{_PLANS}/{plan}/closed/{marker}", b"closed")
+        self.store.delete(self.store.list(f"{_PLANS}/{plan}/rows/{shard:06d}.{generation}"))
+        return rows
+
+    def closed(self, plan: str) -> dict[int, Closed]:
+        """The closed shards, from one listing of their markers."""
+        found: dict[int, Closed] = {}
+        for key in self.store.list(f"{_PLANS}/{plan}/closed"):
+            shard, *counts = map(int, key.rpartition("/")[2].split("."))
+            if shard not in found or counts[0] > found[shard].generation:
+                found[shard] = Closed(*counts)
+        return found
+
+    def shard(self, plan: str, shard: int, generation: int) -> list[ResultRow]:
+        """The rows of a closed shard."""
+        return _rows_of(self.store.read(_shard_key(plan, shard, generation)))
+
+    def amend(self, plan: str, shard: int, number: int, change: Callable[[ResultRow], ResultRow]) -> ResultRow:
+        """Makes `change` to one outcome, whoever else writes: as a further record of an open shard, as a new generation
+        of a closed one. Tried again until it is in what counts; `change` of a changed row must change nothing."""
+        while True:
+            opened, closed = self.open_generations(plan).get(shard), self.closed(plan).get(shard)
+            index = number - shard * self.plan(plan)["shard_rows"]
+            if opened is not None:
+                place = Place(plan=plan, shard=shard, generation=opened, row=number)
+                before = self.records(plan, shard, opened).get(number)
+                before = before or self.shard(plan, shard, closed.generation)[index]
+                changed = change(before)
+                if changed != before:
+                    folder = _record_key(place).rpartition("/")[0]
+                    later = sum(key.startswith(f"{folder}/{number:09d}.") for key in self.store.list(folder))
+                    self.store.create(_record_key(place, max(later, 1)), json.dumps(changed.to_record()).encode())
+                elif self.open_generations(plan).get(shard) == opened:  # not closed without us while we wrote
+                    return changed
+            else:
+                table = _table_of(self.store.read(_shard_key(plan, shard, closed.generation)))
+                rows = [ResultRow.from_record(record) for record in table.to_pylist()]
+                changed = change(rows[index])
+                if changed == rows[index]:
+                    return changed
+                rows[index] = changed
+                self.close(plan, shard, closed.generation + 1, rows, carried_schema(table.schema))
 
     # All rows ------------------------------------------------------------------------------------------------------
 
-    def find(self, row_digest: str) -> ResultRow | None:
-        """The record of one row, None without one."""
+    def outcomes(self, plan: str) -> Iterator[tuple[int, int, ResultRow]]:
+        """Shard, row number and outcome of every row that has one, in manifest order; a shard at a time in memory."""
+        closed, opened = self.closed(plan), self.open_generations(plan)
+        size = self.plan(plan)["shard_rows"]
+        for shard in sorted({*closed, *opened}):
+            rows = {}
+            if shard in closed:
+                rows |= enumerate(self.shard(plan, shard, closed[shard].generation), start=shard * size)
+            if shard in opened:
+                for number, row in self.records(plan, shard, opened[shard]).items():
+                    rows[number] = replace(row, extra=rows[number].extra if number in rows else {})
+            for number in sorted(rows):
+                yield shard, number, rows[number]
+
+    def current(self) -> Iterator[ResultRow]:
+        """The outcomes of the current plan's rows, in manifest order; rows without one are left out."""
+        for _, _, row in self.outcomes(self.read_job()["plan"]):
+            yield row
+
+    # Plans ---------------------------------------------------------------------------------------------------------
+
+    def write_plan(self, plan: str, facts: dict[str, Any]) -> None:
+        self.store.write(f"{_PLANS}/{plan}/plan.json", json.dumps(facts, indent=2).encode())
+
+    def plan(self, plan: str) -> dict[str, Any]:
+        """What `write_plan` wrote: at least `rows` and `shard_rows`."""
+        return json.loads(self.store.read(f"{_PLANS}/{plan}/plan.json"))
+
+    def plans(self) -> list[str]:
+        """Ids of all plans that this output has seen."""
+        return self.store.folders(_PLANS)
+
+    def done_digests(self, plan: str, shard: int, generation: int) -> list[tuple[str, bool]]:
+        """Of each row of a closed shard its digest, and whether it is ok or skipped; reads those columns only."""
+        path = self.store.read(_shard_key(plan, shard, generation))
+        table = pq.read_table(pa.BufferReader(path), columns=["row_digest", "status"])
+        return [(key, status != FAILED) for key, status in zip(*table.to_pydict().values(), strict=True)]
+
+    def publish(self, plan: str) -> None:
+        """Makes `results/` show the closed shards of this plan, and nothing else."""
+        wanted = {_published_key(plan, shard): (shard, one.generation) for shard, one in self.closed(plan).items()}
+        shown = set(self.store.list("results"))
+        for key in sorted(wanted.keys() - shown):
+            self.store.write(key, self.store.read(_shard_key(plan, *wanted[key])))
+        self.store.delete(sorted(key for key in shown - wanted.keys() if not key.startswith(f"results/{plan}-")))
+
+    def leftovers(self, plan: str) -> list[str]:
+        """Records of closed shards, and files of generations that do not count any more."""
+        closed, opened = self.closed(plan), self.open_generations(plan)
+        left = []
+        for key in self.store.list(f"{_PLANS}/{plan}/rows"):
+            shard, generation = map(int, key.split("/")[-2].split("."))
+            if opened.get(shard) != generation:
+                left.append(key)
+        for folder in ("shards", "closed"):
+            for key in self.store.list(f"{_PLANS}/{plan}/{folder}"):
+                shard, generation = map(int, key.rpartition("/")[2].split(".")[:2])
+                if shard in closed and generation < closed[shard].generation:
+                    left.append(key)
+        return left
+
+    # Damage --------------------------------------------------------------------------------------------------------
+
+    def damaged(self) -> frozenset[str]:
+        """Digests of rows whose files `verify` found missing or damaged."""
         try:
-            return ResultRow.from_record(json.loads(self.store.read(self._record_key(row_digest))))
+            return frozenset(json.loads(self.store.read(_DAMAGED)))
         except FileNotFoundError:
-            return None
+            return frozenset()
 
-    def load(self) -> dict[str, ResultRow]:
-        """Every known outcome by row digest. A record is newer than the published row of its digest."""
-        known = {row.row_digest: row for row in self.published()}
-        for key in self.store.list(_RECORDS):
-            row = ResultRow.from_record(json.loads(self.store.read(key)))
-            extra = known[row.row_digest].extra if row.row_digest in known else {}
-            known[row.row_digest] = replace(row, extra=extra)
-        return known
-
-    def current(self) -> list[ResultRow]:
-        """The outcomes of the current job's rows, in manifest order; rows without one are left out."""
-        known = self.load()
-        return [known[key] for key in self._plan() if key in known]
-
-    def published(self) -> Iterator[ResultRow]:
-        """The rows of `results/`."""
-        for key in self.store.list("results"):
-            for batch in pq.ParquetFile(pa.BufferReader(self.store.read(key))).iter_batches():
-                yield from map(ResultRow.from_record, batch.to_pylist())
-
-    def publish(self, rows: Iterable[ResultRow], carried: pa.Schema) -> None:
-        """Writes `results/`, the rows in manifest order, `SHARD_ROWS` to a file.
-
-        Published rows of other settings become records again first, so that going back to those settings finds them;
-        records that are published now are dropped last. A crash in between leaves nothing out.
-        """
-        before = {row.row_digest: row for row in self.published()}
-        written, shard = [], []
-
-        def close() -> None:
-            key = f"results/part-{len(written):05d}.parquet"
-            self._write_table(key, to_table(shard, carried))
-            written.append(key)
-            shard.clear()
-
-        rows = list(rows)
-        digests = {row.row_digest for row in rows}
-        for row_digest, row in before.items():
-            if row_digest not in digests and self.find(row_digest) is None:
-                self.commit(row)
-        for row in rows:
-            shard.append(row)
-            if len(shard) == SHARD_ROWS:
-                close()
-        if shard or not written:
-            close()
-        for key in set(self.store.list("results")) - set(written):
-            self.store.delete(key)
-        for key in {self._record_key(row_digest) for row_digest in digests} & set(self.store.list(_RECORDS)):
-            self.store.delete(key)
-
-    def _write_table(self, key: str, table: pa.Table) -> None:
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer)
-        self.store.write(key, buffer.getvalue())
-
-    def replace(self, row: ResultRow) -> None:
-        """Puts `row` in the place of the published row with its id; nothing happens before a first publishing."""
-        for key in self.store.list("results"):
-            table = pq.read_table(pa.BufferReader(self.store.read(key)))
-            rows = [ResultRow.from_record(record) for record in table.to_pylist()]
-            if any(one.id == row.id for one in rows):
-                carried = pa.schema([item for item in table.schema if item.name in row.extra])
-                self._write_table(key, to_table([row if one.id == row.id else one for one in rows], carried))
-                return
+    def write_damaged(self, row_digests: set[str]) -> None:
+        """What `submit --retry-failed` is to do again."""
+        if row_digests:
+            self.store.write(_DAMAGED, json.dumps(sorted(row_digests)).encode())
+        else:
+            self.store.delete(_DAMAGED)
 
     # The job -------------------------------------------------------------------------------------------------------
 
@@ -124,38 +240,28 @@ class Ledger:
         """What was asked. Raises FileNotFoundError when this is not an output folder."""
         return json.loads(self.store.read(JOB_KEY))
 
-    def write_plan(self, row_digests: list[str]) -> None:
-        """The rows of the current job, in manifest order."""
-        self._write_table(_PLAN, pa.table({"row_digest": pa.array(row_digests, pa.string())}))
 
-    def _plan(self) -> list[str]:
-        if not self.store.exists(_PLAN):
-            return []
-        return pq.read_table(pa.BufferReader(self.store.read(_PLAN)))["row_digest"].to_pylist()
+def _record_key(place: Place, amendment: int = 0) -> str:
+    return f"{_PLANS}/{place.plan}/rows/{place.shard:06d}.{place.generation}/{place.row:09d}.{amendment:06d}.json"
 
-    def beat(self, progress: dict[str, Any]) -> None:
-        """Says that the driver lives, and what it sees."""
-        self.store.write(_HEARTBEAT, json.dumps({"time": time.time(), **progress}).encode())
 
-    def status(self) -> dict[str, Any]:
-        """Counts and state, from the store alone.
+def _shard_key(plan: str, shard: int, generation: int) -> str:
+    return f"{_PLANS}/{plan}/shards/{shard:06d}.{generation}.parquet"
 
-        Returns:
-            rows, ok, failed, skipped, pending, state ("running", "interrupted", "failed" or "finished"), workers.
-        """
-        job = self.read_job()
-        beat = json.loads(self.store.read(_HEARTBEAT)) if self.store.exists(_HEARTBEAT) else {"time": 0}
-        state = job["state"]
-        if state == "running" and time.time() - beat["time"] > STALE_SECONDS:
-            state = "interrupted"
-        counts = dict.fromkeys((OK, FAILED, SKIPPED), 0)
-        for row in self.current():
-            counts[row.status] += 1
-        return {
-            "output": self.store.uri,
-            "rows": job["rows"],
-            **counts,
-            "pending": job["rows"] - sum(counts.values()),
-            "state": state,
-            "workers": beat.get("workers", []) if state == "running" else [],
-        }
+
+def _published_key(plan: str, shard: int) -> str:
+    return f"results/{plan}-{shard:06d}.parquet"
+
+
+def _table_of(content: bytes) -> pa.Table:
+    return pq.read_table(pa.BufferReader(content))
+
+
+def _rows_of(content: bytes) -> list[ResultRow]:
+    return [ResultRow.from_record(record) for record in _table_of(content).to_pylist()]
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()

@@ -5,6 +5,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from diffcolor.config import digest
+from manifests.locations import redacted
+from pipelines.identity import Models
+from pipelines.jobspec import JobSpec, Task
+
+_NO_PRECONDITIONS = "the output store ignores conditional writes: of two runs at once, the later result counts"
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
 _CANDIDATE = pa.struct([("eta", pa.float64()), ("clip_margin", pa.float64()), ("colorfulness", pa.float64())])
@@ -44,6 +50,7 @@ SCHEMA = pa.schema(
         ("config_digest", pa.string()),
         ("seconds", pa.float64()),
         ("trained_steps", pa.int32()),
+        ("resumed_at", pa.string()),
         ("luminance_mismatches", pa.int64()),
         ("group_id", pa.string()),
         ("row_digest", pa.string()),
@@ -72,7 +79,8 @@ class ResultRow:
     """The one outcome of a manifest row. Fields are the columns of `SCHEMA`; `extra` are the carried columns.
 
     `seconds` is this image's share of the worker's time: a lockstep of K images divides its time by K.
-    `trained_steps` is 0 when an earlier fit was used again.
+    `trained_steps` were done by the worker that finished the row: 0 when an earlier fit was used again, the rest when
+    it went on from a checkpoint, which `resumed_at` then names ("embedding/20").
     """
 
     id: str
@@ -98,6 +106,7 @@ class ResultRow:
     config_digest: str | None = None
     seconds: float = 0.0
     trained_steps: int = 0
+    resumed_at: str | None = None
     luminance_mismatches: int | None = None
     group_id: str | None = None
     fit_key: str | None = None
@@ -115,18 +124,40 @@ class ResultRow:
         return record
 
     @staticmethod
-    def from_record(record: dict[str, Any]) -> "ResultRow":
-        """The inverse of `to_record`; columns that are not ours become `extra`."""
+    def from_record(record: dict[str, Any], carried: bool = True) -> "ResultRow":
+        """The inverse of `to_record`; with `carried`, names that are not ours become `extra`."""
         known = {name: record[name] for name in SCHEMA.names if name in record}
         known["outputs"] = tuple(
             Output(**{**output, "candidates": tuple(output["candidates"])}) for output in known["outputs"] or ()
         )
         known["warnings"] = tuple(known["warnings"] or ())
-        extra = {name: value for name, value in record.items() if name not in SCHEMA.names}
+        extra = {name: value for name, value in record.items() if name not in SCHEMA.names} if carried else {}
         return ResultRow(**known, extra=extra)
+
+
+def carried_schema(schema: pa.Schema) -> pa.Schema:
+    """The columns of a table of results that are the manifest's own."""
+    return pa.schema([item for item in schema if item.name not in SCHEMA.names])
 
 
 def to_table(rows: list[ResultRow], carried: pa.Schema) -> pa.Table:
     """Rows as one table: our columns, then the manifest's own in their own types."""
     schema = pa.unify_schemas([SCHEMA, carried]) if len(carried) else SCHEMA
     return pa.Table.from_pylist([{**row.to_record(), **row.extra} for row in rows], schema=schema)
+
+
+def blank_result(task: Task, spec: JobSpec, models: Models) -> ResultRow:
+    """A result row with what is known before any work is done."""
+    row = task.row
+    return ResultRow(
+        id=row.id,
+        status=FAILED,
+        row_digest=task.row_digest,
+        image=redacted(row.image) if row.image else None,
+        context_prompt=row.caption,
+        seed=row.seed,
+        base_model=models.base_model,
+        judge=models.judge,
+        config_digest=digest(spec.config),
+        warnings=(*row.warnings, *(() if spec.preconditions else (_NO_PRECONDITIONS,))),
+    )

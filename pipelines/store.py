@@ -1,12 +1,21 @@
 """A folder on any fsspec store, addressed by keys below its root."""
 
+import errno
 import os
 import posixpath
 import uuid
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from manifests.locations import redacted
+from pipelines.errors import StoreError
+from pipelines.retry import FULL, Patience, Value, response_of, retrying
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class StoreKeyError(ValueError):
@@ -23,14 +32,31 @@ class StoreKeyError(ValueError):
 class Store:
     """Reads and writes whole objects. A write is visible whole or not at all; listings are never cached.
 
+    Transient faults are waited out; whatever else goes wrong, but for a missing object, is a StoreError that names it.
+
     Args:
         uri: a local path or any fsspec URI.
+        preconditions: False on a store that ignores conditional writes: `create` then looks first and hopes.
+        on_retry: told each fault that is waited out, and for how many seconds.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        patience: Patience | None = None,
+        preconditions: bool = True,
+        on_retry: Callable[[BaseException, float], None] = lambda _error, _delay: None,
+    ) -> None:
         self.fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         self.root = root.rstrip("/")
         self.uri = self.fs.unstrip_protocol(self.root)
+        self.patience, self.preconditions, self.on_retry = patience or Patience(), preconditions, on_retry
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def hurried(self, seconds: float = 20.0) -> "Store":
+        """The same store for who has no time to wait: beats, events, questions."""
+        return Store(self.uri, patience=Patience(total=seconds), preconditions=self.preconditions)
 
     def path(self, key: str) -> str:
         """Full path of `key` for `fs`.
@@ -38,56 +64,226 @@ class Store:
         Raises:
             StoreKeyError: the key is absolute, or climbs.
         """
+        if not key:
+            return self.root
         if key.startswith("/") or posixpath.normpath(key) != key or key.split("/")[0] == "..":
             raise StoreKeyError(key)
         return f"{self.root}/{key}"
 
     def read(self, key: str) -> bytes:
         """Raises FileNotFoundError."""
-        return self.fs.cat_file(self.path(key))
+        return self._do("read", key, lambda path: self.fs.cat_file(path))
 
     def exists(self, key: str) -> bool:
-        return self.fs.exists(self.path(key))
+        return self._do("look for", key, self.fs.exists)
+
+    def modified(self, key: str) -> datetime:
+        """When the object was last written, by the store's clock. Raises FileNotFoundError."""
+        return self._do("look at", key, self.fs.modified)
 
     def write(self, key: str, content: bytes) -> None:
         """Creates or replaces an object, atomically."""
-        path = self.path(key)
-        if not isinstance(self.fs, LocalFileSystem):
+
+        def put(path: str) -> None:
             self.fs.pipe_file(path, content)  # a single PUT; `open("wb")` would publish a torn object on an exception
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+            size = self.fs.info(path)["size"]
+            if size != len(content):
+                raise OSError(errno.EIO, f"{size} bytes were stored of {len(content)}")
 
-    def delete(self, key: str) -> None:
-        """Removes an object; nothing happens if it is not there."""
-        if self.exists(key):
-            self.fs.rm_file(self.path(key))
+        self._do("write", key, (lambda path: _replace_file(Path(path), content)) if self.is_local else put)
 
-    def list(self, prefix: str) -> list[str]:
-        """Keys of all objects below folder `prefix`, sorted; temporary files of unfinished writes are not objects."""
+    def create(self, key: str, content: bytes) -> bool:
+        """Creates an object unless it is there already, atomically: of all that try, one wins.
+
+        Returns:
+            Whether the object holds `content` now. A lost reply makes a winner's second try look like a loser's, so
+            contents that must tell their writers apart need something of their own in them.
+        """
+        assert content, "some stores drop the condition of an empty write"
+        if not self._do("create", key, lambda path: self._create(path, content)):
+            try:
+                return self.read(key) == content
+            except FileNotFoundError:  # it was there, and went
+                return False
+        return True
+
+    def _create(self, path: str, content: bytes) -> bool:
+        if self.is_local:
+            return _create_file(Path(path), content)
+        if not self.preconditions:
+            if self.fs.exists(path):
+                return False
+            self.fs.pipe_file(path, content)
+            return True
         try:
-            found = self.fs.find(self.path(prefix), detail=True)
+            self.fs.pipe_file(path, content, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if response_of(error).get("Error", {}).get("Code") == "PreconditionFailed":
+                return False
+            raise
+        return True
+
+    def delete(self, keys: str | Iterable[str]) -> None:
+        """Removes objects; those that are not there are none of its business."""
+        keys = [keys] if isinstance(keys, str) else list(keys)
+        if self.is_local:
+            for key in keys:
+                self._do("delete", key, lambda path: Path(path).unlink(missing_ok=True))
+        for first in range(0, len(keys) if not self.is_local else 0, 1000):
+            paths = [self.path(key) for key in keys[first : first + 1000]]
+            self._do("delete", keys[first], lambda _, paths=paths: _remove(self.fs, paths))
+
+    def litter(self, prefix: str) -> list[str]:
+        """Temporary files that a killed writer left below folder `prefix`; only a local store can have them."""
+        return [key for key in self._list(prefix) if posixpath.basename(key).startswith(".")]
+
+    def _list(self, prefix: str) -> list[str]:
+        try:
+            found = self._do("list", prefix, lambda path: self.fs.find(path, detail=True))
         except FileNotFoundError:
             return []
         # Some S3 servers list a folder itself once it has become empty.
-        keys = (path[len(self.root) + 1 :] for path, facts in found.items() if facts["type"] == "file")
-        return sorted(key for key in keys if not posixpath.basename(key).startswith("."))
+        return sorted(path[len(self.root) + 1 :] for path, facts in found.items() if facts["type"] == "file")
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders right below folder `prefix`, sorted."""
+        try:
+            found = self._do("list", prefix, lambda path: self.fs.ls(path, detail=True, refresh=True))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(posixpath.basename(one["name"].rstrip("/")) for one in found if one["type"] == "directory")
+
+    def list(self, prefix: str) -> list[str]:
+        """Keys of all objects below folder `prefix`, sorted; temporary files of unfinished writes are not objects."""
+        keys = self._list(prefix)
+        return [key for key in keys if not posixpath.basename(key).startswith(".")]
+
+    def _do(self, verb: str, key: str, call: Callable[[str], Value]) -> Value:
+        path = self.path(key)
+        try:
+            return retrying(lambda: call(path), self.patience, self.on_retry)
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except (OSError, *_client_errors()) as error:
+            raise StoreError(f"cannot {verb} {redacted(self.fs.unstrip_protocol(path))}: {_reason(error)}") from error
 
 
-def read_uri(uri: str, limit: int | None = None) -> bytes:
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Faults that s3fs lets through as they are, such as missing credentials."""
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        return ()
+    return BotoCoreError, ClientError
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, PermissionError):
+        return f"permission denied ({error}); nothing was tried again"
+    if isinstance(error, OSError) and error.errno in FULL:
+        return "no space is left there; free some and submit again"
+    return f"{type(error).__name__}: {error}"
+
+
+def _remove(fs: fsspec.AbstractFileSystem, paths: list[str]) -> None:
+    try:
+        fs.rm(paths)
+    except FileNotFoundError:
+        for path in paths:
+            if fs.exists(path):
+                fs.rm_file(path)
+
+
+def _write_temporary(target: Path, content: bytes) -> Path:
+    """A whole, synced file in the target's folder under a hidden name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new name is on disk only when its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace_file(target: Path, content: bytes) -> None:
+    temporary = _write_temporary(target, content)
+    try:
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+def _create_file(target: Path, content: bytes) -> bool:
+    temporary = _write_temporary(target, content)
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Without hard links a reader may meet the record half written, for a moment.
+        try:
+            with target.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+    return True
+
+
+def probe_preconditions(uri: str, patience: Patience | None = None) -> bool:
+    """Whether this store keeps conditional writes: a second create fails, and of 8 at once one wins, 3 times."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    store, folder = Store(uri, patience=patience), f"_engine/probe/{uuid.uuid4().hex}"
+    used = [f"{folder}/{number}" for number in range(4)]
+
+    def created(key: str, writer: int) -> bool:
+        return store.create(key, f"writer {writer}".encode())
+
+    try:
+        if not created(used[0], 1) or created(used[0], 2):
+            return False
+        with ThreadPoolExecutor(8) as threads:
+            return all(
+                sum(threads.map(lambda writer, key=key: created(key, writer), range(8))) == 1 for key in used[1:]
+            )
+    except (StoreError, TypeError, ValueError, NotImplementedError):  # it does not even know them
+        return False
+    finally:
+        store.delete(used)
+
+
+def read_uri(uri: str, limit: int | None = None, patience: Patience | None = None) -> bytes:
     """The bytes at any fsspec URI; with `limit`, a file of more bytes is not read and an OSError raised."""
     fs, path = fsspec.core.url_to_fs(uri)
-    if limit is not None:
-        size = fs.info(path).get("size")
-        if size is not None and size > limit:
-            raise OSError(f"{size} bytes, limit {limit}")
-    return fs.cat_file(path)
+
+    def read() -> bytes:
+        if limit is not None:
+            size = fs.info(path).get("size")
+            if size is not None and size > limit:
+                raise OSError(f"{size} bytes, limit {limit}")
+        return fs.cat_file(path)
+
+    return retrying(read, patience or Patience())

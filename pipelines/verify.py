@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from pipelines.identity import sha256
-from pipelines.imagefile import MAX_PIXELS, InputImageError, decode_gray, decode_output
+from pipelines.imagefile import InputImageError, decode_gray, decode_output
+from pipelines.jobspec import MAX_PIXELS
 from pipelines.ledger import Ledger
 from pipelines.results import OK, ResultRow
 from pipelines.store import Store, read_uri
@@ -41,15 +42,16 @@ class Verification:
 
 
 def verify(output: str) -> Verification:
-    """Reads every picture and artifact of every ok row again."""
+    """Reads every picture and artifact of every ok row again; notes the damaged ones for `submit --retry-failed`."""
     store = Store(output)
     rows = pictures = against_input = mismatching = 0
     differences: list[Difference] = []
-    ledger = Ledger(store)
-    current = ledger.current()
-    for row in current:
+    ledger, seen, digests = Ledger(store), 0, {}
+    for row in ledger.current():
+        seen += 1
         if row.status != OK:
             continue
+        digests[row.id] = row.row_digest
         rows += 1
         gray = _input_gray(row)
         if gray is not None and sha256(gray.tobytes()) != row.gray_sha256:
@@ -69,9 +71,12 @@ def verify(output: str) -> Verification:
             mismatching += wrong
             if fault:
                 differences.append(Difference(row.id, key, fault))
+    damaged = {digests[one.id] for one in differences}
+    if damaged != ledger.damaged():
+        ledger.write_damaged(damaged)
     return Verification(
         rows=rows,
-        pending=ledger.read_job()["rows"] - len(current),
+        pending=ledger.read_job()["rows"] - seen,
         pictures=pictures,
         against_input=against_input,
         luminance_mismatches=mismatching,

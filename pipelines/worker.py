@@ -1,60 +1,55 @@
 """What runs on a GPU: loads the models once, turns manifest rows into result rows, never raises for one row."""
 
 import logging
+import os
+import platform
 import time
 import traceback
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from diffcolor.artifact import ArtifactRecord, from_bytes, read_record, to_bytes
 from diffcolor.base_model import load_base_model, load_judge
+from diffcolor.checkpoint import Checkpoint
 from diffcolor.colorize import Colored, Fitted, Scan, fit, recolor
-from diffcolor.config import Config, digest
-from diffcolor.errors import ArtifactError, DiffColorError, LumaMismatchError
+from diffcolor.config import digest
+from diffcolor.errors import ArtifactError, DiffColorError
 from diffcolor.geometry import working_gray, working_size
-from diffcolor.luminance import chroma_planes, mismatches
-from diffcolor.measures import colorfulness
+from diffcolor.lockstep import Progress
 from diffcolor.prompts import cut_words, with_identifiers
-from diffcolor.upsample import colorize_scan
-from manifests.locations import redacted
-from manifests.schema import ManifestRow
+from pipelines.checkpoints import Checkpoints
+from pipelines.errors import StoreError
+from pipelines.events import EventLog
 from pipelines.identity import Models, fit_key, sha256
-from pipelines.imagefile import MAX_PIXELS, GrayImage, InputImageError, decode_gray, decode_output, encode_png
+from pipelines.imagefile import GrayImage, InputImageError, decode_output
+from pipelines.inputs import read_scan
+from pipelines.jobspec import AUTO, JobSpec, Task
 from pipelines.ledger import Ledger
 from pipelines.names import artifact_key, image_key
-from pipelines.results import FAILED, OK, SKIPPED, Output, ResultRow
-from pipelines.store import Store, read_uri
+from pipelines.outputs import compose, store_output
+from pipelines.results import FAILED, OK, SKIPPED, ResultRow, blank_result
+from pipelines.store import Store
 
 logger = logging.getLogger(__name__)
-MAX_INPUT_BYTES = 4 << 30
-AUTO = "auto"
+_SAMPLING_SHARE = 0.3  # of an image's training time, a guess on the safe side for what comes after it
+_STICKY = 70  # exit code of a process whose GPU context is lost
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobSpec:
-    """What a worker needs to know. `images_per_step` is K, the size of a lockstep; `device` is "auto", "cpu" or "cuda"
-    (which of a machine's GPUs a worker gets is Ray's to say)."""
-
-    output: str
-    base_model: str
-    judge: str
-    config: Config
-    device: str = AUTO
-    images_per_step: int = 1
-    max_pixels: int = MAX_PIXELS
+class _Stopped(Exception):
+    """Asked to stop, and too much is left to do: the images are checkpointed, their rows stay pending."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One manifest row to finish."""
+class _TimeoutError(DiffColorError):
+    kind = "timeout"
 
-    row: ManifestRow
-    row_digest: str
+    def __str__(self) -> str:
+        return "{} s of training were not enough: it was in {} at step {}; see --timeout-per-image".format(*self.args)
 
 
 @dataclass(kw_only=True)
@@ -67,6 +62,8 @@ class _Job:
     fit_key: str
     scan: Scan
     warnings: list[str]
+    checkpoint: Checkpoint | None = None
+    resumed_at: str | None = None
     fitted: Fitted | None = None
     primary_image: str | None = None
     primary_sha256: str | None = None
@@ -76,53 +73,70 @@ class _Job:
 
 
 class Worker:
-    """One process with its models. `process` is the only call that works; `progress` may be asked meanwhile."""
+    """One process with its models. `process` works; `progress` and `request_stop` may be called meanwhile.
+
+    Attributes:
+        models: what was loaded.
+    """
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
         device = spec.device if spec.device != AUTO else "cuda" if torch.cuda.is_available() else "cpu"
         self.base = load_base_model(spec.base_model, device)
         self.judge = load_judge(spec.judge, device)
-        self.store = Store(spec.output)
-        self.ledger = Ledger(self.store)
         self.models = Models(
             base_model=self.base.name,
             base_model_digest=self.base.digest,
             judge=self.judge.name,
             judge_digest=self.judge.digest,
         )
-        self._progress: dict = {"stage": "idle"}
+        self.store = Store(spec.output, patience=spec.patience, preconditions=spec.preconditions)
+        self.log = EventLog(self.store.hurried(), spec.run, f"worker-{platform.node()}-{os.getpid()}")
+        self.store.on_retry = lambda error, delay: self.log("store_retry", error=str(error), seconds=delay)
+        self.ledger = Ledger(self.store)
+        self.checkpoints = Checkpoints(self.store, self.log)
+        self._progress: dict[str, Any] = {"stage": "idle", "ticks": 0}
+        self._stop_at: float | None = None
+        self._k: dict[tuple[int, ...], int] = {}  # working sizes that did not fit into memory K at a time
 
-    def describe(self) -> Models:
-        return self.models
-
-    def progress(self) -> dict:
-        """What it is doing: stage, step, steps, ids."""
+    def progress(self) -> dict[str, Any]:
+        """What it is doing: stage, step, steps, ids; `ticks` moves whenever it does."""
         return self._progress
 
+    def request_stop(self, seconds: float) -> None:
+        """Asks for the end of `process` within so many seconds: images end or are checkpointed."""
+        self._stop_at = time.monotonic() + seconds
+
+    def _tell(self, stage: str, ids: list[str], **more: int) -> None:
+        self._progress = {"stage": stage, "ids": ids, **more, "ticks": self._progress["ticks"] + 1}
+
     def process(self, tasks: Sequence[Task]) -> list[ResultRow]:
-        """Finishes every task: its result is committed to the store and returned. Never raises for a row."""
+        """Finishes every task: its result is committed to the store and returned.
+
+        Never raises for a row. A stop leaves rows out: they are pending still.
+
+        Raises:
+            StoreError: the output store is of no use any more; the rows are pending still.
+        """
         outcomes, jobs = [], []
-        for task in tasks:
-            self._progress = {"stage": "read", "ids": [task.row.id]}
-            prepared = self._guarded(task, lambda task=task: self._prepare(task))
-            (outcomes if isinstance(prepared, ResultRow) else jobs).append(prepared)
-        for lockstep in self._locksteps(jobs):
-            outcomes += self._finish(lockstep)
-        self._progress = {"stage": "idle"}
+        try:
+            for task in tasks:
+                self._tell("read", [task.row.id])
+                prepared = self._guarded(task, lambda task=task: self._prepare(task))
+                (outcomes if isinstance(prepared, ResultRow) else jobs).append(prepared)
+            for lockstep in self._locksteps(jobs):
+                outcomes += self._finish(lockstep)
+        except _Stopped:
+            self.log("stopped", ids=[task.row.id for task in tasks])
+        self.log.flush()
+        self._tell("idle", [])
         return outcomes
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
     def _prepare(self, task: Task) -> _Job:
         row = task.row
-        content = row.image_bytes if row.image_bytes is not None else self._read(row.image)
-        input_sha256 = sha256(content)
-        if row.image_sha256 and row.image_sha256 != input_sha256:
-            raise InputImageError(
-                "input_changed", f"sha256 {row.image_sha256} expected, {input_sha256} found: not the catalogued file"
-            )
-        image = decode_gray(content, self.spec.max_pixels)
+        image, input_sha256 = read_scan(row, self.spec.max_pixels, self.spec.patience)
         size = working_size(*image.gray.shape, self.base.training_area, self.base.size_multiple)
         warnings = [*row.warnings, *image.warnings]
         warnings += [
@@ -130,69 +144,80 @@ class Worker:
             for prompt in (row.caption, *row.target_prompts)
             if (cut := cut_words(self.base, prompt))
         ]
-        key = fit_key(input_sha256, row, self.models, self.spec.config)
         scan = Scan(
             gray=working_gray(image.gray, *size),
             context_prompt=row.caption,
             anti_color_prompts=row.anti_color_prompts or self.spec.config.fit.anti_color_prompts,
             seed=row.seed,
         )
-        job = _Job(task=task, image=image, input_sha256=input_sha256, fit_key=key, scan=scan, warnings=warnings)
-        self._load_artifact(job)
+        job = _Job(
+            task=task,
+            image=image,
+            input_sha256=input_sha256,
+            fit_key=fit_key(input_sha256, row, self.models, self.spec.config),
+            scan=scan,
+            warnings=warnings,
+        )
+        try:
+            self._use_artifact(job)
+        except ArtifactError as error:
+            job.warnings.append(f"artifact_damaged: {error}; fitted again")
+        if job.fitted is None:
+            job.checkpoint = self.checkpoints.load(job.fit_key)
         return job
 
-    def _read(self, uri: str) -> bytes:
-        try:
-            return read_uri(uri, MAX_INPUT_BYTES)
-        except FileNotFoundError as error:
-            raise InputImageError("not_found", f"no object at {redacted(uri)}") from error
-        except PermissionError as error:
-            raise InputImageError("denied", f"no permission to read {redacted(uri)}") from error
-        except (OSError, ValueError, ImportError) as error:
-            reason = str(error).replace(uri, redacted(uri))
-            raise InputImageError("unreadable", f"{redacted(uri)}: {type(error).__name__}: {reason}") from error
+    def _use_artifact(self, job: _Job) -> None:
+        """Takes an earlier fit of the same key, if there is one.
 
-    def _load_artifact(self, job: _Job) -> None:
-        """Uses an earlier fit of the same key, if there is one and it is whole."""
+        Raises:
+            ArtifactError: there is one, and it or its primary picture is damaged.
+        """
         try:
             content = self.store.read(artifact_key(job.task.row.id, job.fit_key))
-            fitted, record = from_bytes(content, job.scan.gray, self.base), read_record(content)
-            primary = self.store.read(record.primary_image)
-            if not np.array_equal(decode_output(primary)[1].gray, job.image.gray):
-                raise ArtifactError(f"{record.primary_image} does not hold the scan's gray values")
         except FileNotFoundError:
             return
-        except (ArtifactError, InputImageError) as error:
-            job.warnings.append(f"artifact_damaged: {error}; fitted again")
-            return
+        fitted, record = from_bytes(content, job.scan.gray, self.base), read_record(content)
+        try:
+            primary = self.store.read(record.primary_image)
+            whole = np.array_equal(decode_output(primary)[1].gray, job.image.gray)
+        except (FileNotFoundError, InputImageError):
+            whole = False
+        if not whole:
+            raise ArtifactError(f"{record.primary_image} does not hold the scan's gray values")
         job.fitted, job.artifact_sha256 = fitted, sha256(content)
         job.primary_image, job.primary_sha256 = record.primary_image, sha256(primary)
 
     # Fitting and painting --------------------------------------------------------------------------------------------
 
     def _locksteps(self, jobs: list[_Job]) -> list[list[_Job]]:
-        """Groups of at most K jobs of one working size that need the same work."""
+        """Groups of at most K jobs of one working size that need the same work from the same point."""
 
         def kind(job: _Job) -> tuple:
-            return job.fitted is None, tuple(job.scan.gray.shape)
+            point = (job.checkpoint.stage, job.checkpoint.step) if job.checkpoint else ("", 0)
+            return job.fitted is None, tuple(job.scan.gray.shape), point
 
-        groups = [list(group) for _, group in groupby(sorted(jobs, key=kind), key=kind)]
-        k = self.spec.images_per_step
-        return [group[first : first + k] for group in groups for first in range(0, len(group), k)]
+        locksteps = []
+        for (_, size, _), group in groupby(sorted(jobs, key=kind), key=kind):
+            alike, k = list(group), self._k.get(size, self.spec.images_per_step)
+            locksteps += [alike[first : first + k] for first in range(0, len(alike), k)]
+        return locksteps
 
     def _finish(self, jobs: list[_Job]) -> list[ResultRow]:
-        """Fits and paints a lockstep; if that breaks down, each image gets a try of its own."""
+        """Fits and paints a lockstep; if that breaks down, each image gets a try of its own, or half of them do."""
         started = time.monotonic()
         try:
             failures = self._fit([job for job in jobs if job.fitted is None])
             healthy = [job for job in jobs if job.fitted is not None]
             painted = self._paint(healthy) if healthy else []
+        except (StoreError, _Stopped):
+            raise
         except Exception as error:  # the one place where an image's failure becomes that image's result
-            if isinstance(error, torch.cuda.OutOfMemoryError):
-                torch.cuda.empty_cache()
-            if len(jobs) > 1:
-                return [row for job in jobs for row in self._finish([job])]
-            return [self._failure(jobs[0].task, error)]
+            _leave_if_the_gpu_is_lost(error)
+            if len(jobs) == 1:
+                return [self._failure(jobs[0].task, error)]
+            share = len(jobs) // 2 if _is_out_of_memory(error) else 1
+            self.log("lockstep_broke", ids=_ids(jobs), error=f"{type(error).__name__}: {error}", next_k=share)
+            return self._finish_in_parts(jobs, share)
         share = (time.monotonic() - started) / len(jobs)
         rows = [self._failure(job.task, error) for job, error in failures]
         for job, colored in zip(healthy, painted, strict=True):
@@ -200,40 +225,89 @@ class Worker:
             rows.append(self._guarded(job.task, lambda job=job, colored=colored: self._write_outputs(job, colored)))
         return rows
 
+    def _finish_in_parts(self, jobs: list[_Job], k: int) -> list[ResultRow]:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if k > 1:
+            self._k[tuple(jobs[0].scan.gray.shape)] = k
+        self.checkpoints.wait()
+        for job in jobs:
+            if job.fitted is None:
+                job.checkpoint = self.checkpoints.load(job.fit_key)
+        parts = self._locksteps(jobs) if k > 1 else [[job] for job in jobs]
+        return [row for part in parts for row in self._finish(part)]
+
     def _fit(self, jobs: list[_Job]) -> list[tuple[_Job, Exception]]:
         """Trains the jobs together and stores their artifacts; returns those that failed."""
         if not jobs:
             return []
-        ids = [job.task.row.id for job in jobs]
-        steps = fit(self.base, self.judge, [job.scan for job in jobs], self.spec.config.fit)
-        trained = 0
+        resumed = [job.checkpoint for job in jobs] if jobs[0].checkpoint else None
+        for job in jobs:
+            job.resumed_at = f"{job.checkpoint.stage}/{job.checkpoint.step}" if resumed else None
+        if resumed:
+            self.log("resumed", ids=_ids(jobs), at=jobs[0].resumed_at)
+        steps = fit(self.base, self.judge, [job.scan for job in jobs], self.spec.config.fit, resumed)
+        trained, started, saved = 0, time.monotonic(), time.monotonic()
         while True:
             try:
                 progress = next(steps)
             except StopIteration as stop:
                 outcomes = stop.value
                 break
-            trained += 1
-            self._progress = {"stage": progress.stage, "step": progress.step, "steps": progress.steps, "ids": ids}
+            trained += progress.step > 0
+            self._tell(progress.stage, _ids(jobs), step=progress.step, steps=progress.steps)
+            now = time.monotonic()
+            if progress.step == 0 or now - saved >= self.spec.checkpoint_seconds:
+                self._save(jobs, progress)
+                saved = now
+            limit = self.spec.timeout_seconds
+            if limit is not None and now - started > limit * len(jobs):
+                return [(job, _TimeoutError(limit, progress.stage, progress.step)) for job in jobs]
+            if self._must_stop(progress, (now - started) / max(1, trained)):
+                self.checkpoints.wait()
+                self._save(jobs, progress)
+                self.checkpoints.wait()
+                raise _Stopped
         failed = []
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, DiffColorError):
                 failed.append((job, outcome))
-            else:
-                try:
-                    self._store_fit(job, outcome)
-                except Exception as error:  # this image's alone: the others' training is not lost with it
-                    failed.append((job, error))
-                    continue
-                job.fitted, job.trained_steps = outcome, trained
+                continue
+            try:
+                self._store_fit(job, outcome)
+            except StoreError:
+                raise
+            except Exception as error:  # this image's alone: the others' training is not lost with it
+                failed.append((job, error))
+                continue
+            job.trained_steps = trained
+        self.checkpoints.drop([job.fit_key for job in jobs])
         return failed
 
+    def _save(self, jobs: list[_Job], progress: Progress) -> None:
+        states = [(job.fit_key, progress.checkpoint(k)) for k, job in enumerate(jobs)]
+        self.checkpoints.save([(key, state) for key, state in states if state is not None])
+
+    def _must_stop(self, progress: Progress, step_seconds: float) -> bool:
+        """Whether a stop was asked for, and this lockstep cannot end within the time that it left."""
+        if self._stop_at is None:
+            return False
+        config = self.spec.config.fit
+        budgets = {
+            "color_prior": config.color_prior_steps + config.embedding_steps + config.in_context_steps,
+            "embedding": config.embedding_steps + config.in_context_steps,
+            "in_context": config.in_context_steps,
+        }
+        total = sum((config.color_prior_steps, config.embedding_steps, config.in_context_steps))
+        left = budgets[progress.stage] - progress.step + _SAMPLING_SHARE * total
+        return time.monotonic() + left * step_seconds > self._stop_at
+
     def _store_fit(self, job: _Job, fitted: Fitted) -> None:
-        """The primary picture first, then the artifact that names it."""
+        """The primary picture first, then the artifact that names it. Of two runs with one fit, the first counts."""
         row = job.task.row
-        picture, _ = self._encoded(job.image, fitted.primary, f"{row.caption} (primary colours)")
-        job.primary_image, job.primary_sha256 = image_key(row.id, 0, "primary", picture), sha256(picture)
-        self.store.write(job.primary_image, picture)
+        picture, _ = compose(job.image, fitted.primary, f"{row.caption} (primary colours)")
+        primary_image = image_key(row.id, 0, "primary", picture)
+        self.store.write(primary_image, picture)
         record = ArtifactRecord(
             base_model=self.base.name,
             base_model_digest=self.base.digest,
@@ -245,61 +319,40 @@ class Worker:
             height=job.scan.gray.shape[-2],
             width=job.scan.gray.shape[-1],
             gray_sha256=sha256(job.image.gray.tobytes()),
-            primary_image=job.primary_image,
+            primary_image=primary_image,
         )
-        content = to_bytes(fitted, record)
-        job.artifact_sha256 = sha256(content)
-        self.store.write(artifact_key(row.id, job.fit_key), content)
+        content, key = to_bytes(fitted, record), artifact_key(row.id, job.fit_key)
+        if not self.store.create(key, content):
+            try:
+                self._use_artifact(job)
+                return
+            except ArtifactError:  # what stands there is of no use to anybody
+                self.store.write(key, content)
+        job.fitted, job.artifact_sha256 = fitted, sha256(content)
+        job.primary_image, job.primary_sha256 = primary_image, sha256(picture)
 
     def _paint(self, jobs: list[_Job]) -> list[list[list[Colored]]]:
         """For each job, for each of its target prompts, the candidates, best first."""
-        self._progress = {"stage": "sample", "ids": [job.task.row.id for job in jobs]}
+        self._tell("sample", _ids(jobs))
         requests = [(job.fitted, prompt) for job in jobs for prompt in job.task.row.target_prompts]
         candidates = iter(recolor(self.base, self.judge, requests, self.spec.config))
         return [[next(candidates) for _ in job.task.row.target_prompts] for job in jobs]
 
-    # Writing ---------------------------------------------------------------------------------------------------------
-
-    def _encoded(self, image: GrayImage, rgb: torch.Tensor, prompt: str) -> tuple[bytes, NDArray[np.uint8]]:
-        """A working picture's colours on the native scan, as PNG and as pixels; the luminance is checked."""
-        pixels = colorize_scan(image.gray, chroma_planes(rgb))
-        if wrong := mismatches(image.gray, pixels):
-            raise LumaMismatchError(wrong)
-        return encode_png(pixels, image, prompt), pixels
-
-    def paint_output(
-        self, image: GrayImage, row_id: str, number: int, prompt: str, ladder: Sequence[Colored], source: str
-    ) -> Output:
-        """Stores the ladder's favourite at native size."""
-        best = ladder[0]
-        content, pixels = self._encoded(image, best.rgb, prompt)
-        key = image_key(row_id, number, prompt, content)
-        self.store.write(key, content)
-        return Output(
-            prompt=prompt,
-            image=key,
-            sha256=sha256(content),
-            eta=best.eta,
-            colorfulness=colorfulness(pixels),
-            clip_margin=best.clip_margin,
-            candidates=tuple(
-                {"eta": one.eta, "clip_margin": one.clip_margin, "colorfulness": colorfulness(_to_pixels(one.rgb))}
-                for one in ladder
-            ),
-            source=source,
-        )
+    # Outcomes --------------------------------------------------------------------------------------------------------
 
     def _write_outputs(self, job: _Job, painted: list[list[Colored]]) -> ResultRow:
-        self._progress = {"stage": "write", "ids": [job.task.row.id]}
-        started, row = time.monotonic(), job.task.row
+        row = job.task.row
+        self._tell("write", [row.id])
+        started = time.monotonic()
         outputs = tuple(
-            self.paint_output(job.image, row.id, number, prompt, ladder, "manifest")
+            store_output(self.store, job.image, row.id, number, prompt, ladder, "manifest")
             for number, (prompt, ladder) in enumerate(zip(row.target_prompts, painted, strict=True), start=1)
         )
+        blank = blank_result(job.task, self.spec, self.models)
         result = replace(
-            self._blank(job.task),
+            blank,
             status=OK,
-            warnings=tuple(job.warnings),
+            warnings=(*blank.warnings, *(one for one in job.warnings if one not in blank.warnings)),
             outputs=outputs,
             primary_image=job.primary_image,
             primary_sha256=job.primary_sha256,
@@ -311,19 +364,21 @@ class Worker:
             height=job.image.gray.shape[0],
             seconds=round(job.seconds + time.monotonic() - started, 3),
             trained_steps=job.trained_steps,
-            luminance_mismatches=0,  # `_encoded` counted, and refuses any other picture
+            resumed_at=job.resumed_at,
+            luminance_mismatches=0,  # `compose` counted, and refuses any other picture
             fit_key=job.fit_key,
         )
-        self.ledger.commit(result)
-        return result
+        return self._commit(job.task, result)
 
-    def _blank(self, task: Task) -> ResultRow:
-        return blank_result(task, self.spec, self.models)
+    def _commit(self, task: Task, result: ResultRow) -> ResultRow:
+        return self.ledger.commit(task.place, result, uuid.uuid4().hex)
 
     def _guarded(self, task: Task, work):
         """The work's value, or the result row of its failure."""
         try:
             return work()
+        except StoreError:
+            raise
         except Exception as error:
             return self._failure(task, error)
 
@@ -334,33 +389,27 @@ class Worker:
             status, kind, message = FAILED, error.kind, str(error)
         elif isinstance(error, FloatingPointError):
             status, kind, message = FAILED, "non_finite", str(error)
-        elif isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        elif _is_out_of_memory(error):
             status, kind, message = FAILED, "oom", f"out of memory with this image alone: {error}"
         else:
             logger.error("row %s failed:\n%s", task.row.id, traceback.format_exc())
+            self.log("bug", id=task.row.id, traceback="".join(traceback.format_exception(error)))
             status, kind, message = FAILED, "internal", f"{type(error).__name__}: {error}"
-        result = replace(self._blank(task), status=status, error_kind=kind, error_message=message)
-        self.ledger.commit(result)
-        return result
+        blank = blank_result(task, self.spec, self.models)
+        return self._commit(task, replace(blank, status=status, error_kind=kind, error_message=message))
 
 
-def blank_result(task: Task, spec: JobSpec, models: Models) -> ResultRow:
-    """A result row with what is known before any work is done."""
-    row = task.row
-    return ResultRow(
-        id=row.id,
-        status=FAILED,
-        row_digest=task.row_digest,
-        image=redacted(row.image) if row.image else None,
-        context_prompt=row.caption,
-        seed=row.seed,
-        group_id=row.group_id,
-        base_model=models.base_model,
-        judge=models.judge,
-        config_digest=digest(spec.config),
-        warnings=row.warnings,
-    )
+def _ids(jobs: list[_Job]) -> list[str]:
+    return [job.task.row.id for job in jobs]
 
 
-def _to_pixels(rgb: torch.Tensor) -> NDArray[np.uint8]:
-    return (rgb.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+def _is_out_of_memory(error: Exception) -> bool:
+    """A GPU's, or the machine's as torch's CPU allocator says it."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
+def _leave_if_the_gpu_is_lost(error: Exception) -> None:
+    """After some CUDA errors every further call fails; a fresh process is the only cure, and the driver's business."""
+    if isinstance(error, torch.AcceleratorError) and not _is_out_of_memory(error):
+        logger.error("the GPU's context is lost:\n%s", traceback.format_exc())
+        os._exit(_STICKY)

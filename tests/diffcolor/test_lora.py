@@ -63,4 +63,4 @@ def test_diffusers_names_round_trip(base):
 def test_stack_and_select_are_inverse(base):
     lora = some_lora(base.unet, 3)
     again = stack([lora.select([k]) for k in range(3)])
-    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), lora.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(again.named().values(), lora.named().values(), strict=True))

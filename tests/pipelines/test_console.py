@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from pipelines.console import Rate, summary, watching, worker_line
-from pipelines.run import Snapshot
+from pipelines.jobspec import Snapshot
 
 
 def snapshot(ok: int, rows: int = 10, **more) -> Snapshot:

@@ -6,7 +6,7 @@ import pytest
 
 from diffcolor.config import PRESETS, digest
 from manifests.schema import ManifestRow
-from pipelines.identity import Models, fit_key, row_digest
+from pipelines.identity import Models, fit_key, row_digest, settings_digest
 
 ROW = ManifestRow(id="a", image="file:///a.png", caption="a barn", target_prompts=("a red barn",), seed=1)
 MODELS = Models(base_model="m", base_model_digest="1", judge="j", judge_digest="2")
@@ -37,7 +37,8 @@ def test_what_makes_new_work(change, new_fit, new_row):
     models = replace(MODELS, **change.get("models", {}))
     config = replace(CONFIG, **change.get("config", {}))
     assert (fit_key("x", row, models, config) != fit_key("x", ROW, MODELS, CONFIG)) == new_fit
-    assert (row_digest(row, models, config) != row_digest(ROW, MODELS, CONFIG)) == new_row
+    before, after = settings_digest(MODELS, CONFIG), settings_digest(models, config)
+    assert (row_digest(row, after) != row_digest(ROW, before)) == new_row
 
 
 def test_other_bytes_are_another_fit():

@@ -1,11 +1,8 @@
 """The driver with real Ray workers: one result per row, and nothing done twice."""
 
-import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +11,11 @@ import pytest
 
 from manifests.errors import ManifestError
 from pipelines.errors import JobError, RecolorError
+from pipelines.jobspec import JobRequest, Place
 from pipelines.ledger import Ledger
 from pipelines.recolor import Recolorer
-from pipelines.run import JobRequest, run_job
+from pipelines.run import run_job
+from pipelines.status import status
 from pipelines.store import Store
 from pipelines.verify import verify
 from tests.conftest import TINY, write_manifest, write_picture
@@ -66,8 +65,8 @@ def test_a_manifest_becomes_the_promised_output(local_ray, pictures, spec):
         assert {one["eta"] for one in output["candidates"]} == set(TINY.etas)
     found = verify(spec.output)
     assert (found.pictures, found.against_input, found.luminance_mismatches, found.differences) == (6, 6, 0, [])
-    status = Ledger(Store(spec.output)).status()
-    assert (status["rows"], status["ok"], status["pending"], status["state"]) == (3, 3, 0, "finished")
+    found = status(Store(spec.output))
+    assert (found["rows"], found["ok"], found["pending"], found["state"]) == (3, 3, 0, "finished")
 
 
 def test_submitting_again_trains_nothing_and_a_new_prompt_samples_that_row_only(local_ray, pictures, spec):
@@ -117,13 +116,18 @@ def test_failed_rows_run_again_only_when_asked(local_ray, pictures, spec):
 
 
 def test_a_retry_that_is_killed_half_way_keeps_what_it_repaired(local_ray, pictures, spec):
-    manifest = write_manifest(pictures / "m.parquet", [{**rows(1)[0], "image": "late.png"}])
-    run_job(request(manifest, spec))
-    ledger = Ledger(Store(spec.output))
-    (failed,) = ledger.published()
-    ledger.commit(replace(failed, status="ok", error_kind=None, error_message=None))
-    assert run_job(request(manifest, spec)).ok == 1
-    assert published(spec)[0]["status"] == "ok"
+    late = [{**rows(1)[0], "id": name, "image": f"{name}.png"} for name in ("late", "never")]
+    manifest = write_manifest(pictures / "m.parquet", late)
+    assert run_job(request(manifest, spec)).failed == 2
+    ledger, (plan,) = Ledger(Store(spec.output)), Ledger(Store(spec.output)).plans()
+    failed = list(ledger.current())
+    repaired = replace(failed[0], status="ok", error_kind=None, error_message=None)
+    ledger.commit(Place(plan=plan, shard=0, generation=1, row=0), repaired, "an attempt")
+    assert [row.status for row in ledger.current()] == ["ok", "failed"]
+    assert status(Store(spec.output))["ok"] == 1
+    again = run_job(request(manifest, spec))
+    assert (again.ok, again.failed) == (1, 1)
+    assert [row["status"] for row in published(spec)] == ["ok", "failed"]
 
 
 def test_going_back_to_old_settings_finds_the_old_results(local_ray, pictures, spec):
@@ -136,16 +140,24 @@ def test_going_back_to_old_settings_finds_the_old_results(local_ray, pictures, s
     assert published(spec) == before
 
 
-def test_a_lost_picture_is_made_again_without_training(local_ray, pictures, spec):
-    manifest = write_manifest(pictures / "m.parquet", rows(2))
+def test_what_verify_finds_damaged_is_made_again_when_asked(local_ray, pictures, spec):
+    manifest = write_manifest(pictures / "m.parquet", rows(3))
     run_job(request(manifest, spec))
-    lost = published(spec)[0]["outputs"][0]
+    before = published(spec)
+    lost, cut = before[0]["outputs"][0], before[1]["artifact"]
     (Path(spec.output) / lost["image"]).unlink()
+    (Path(spec.output) / cut).write_bytes((Path(spec.output) / cut).read_bytes()[:-9])
+    assert len(verify(spec.output).differences) == 2
     run_job(request(manifest, spec))
-    again = published(spec)[0]["outputs"][0]
-    assert (again["image"], again["sha256"]) == (lost["image"], lost["sha256"])
-    assert trained(spec) == {"r0": 0, "r1": 9}
+    assert published(spec) == before, "nothing was asked for"
+    assert run_job(request(manifest, spec, retry_failed=True)).ok == 3
+    again = published(spec)
+    assert (again[0]["outputs"][0]["image"], again[0]["outputs"][0]["sha256"]) == (lost["image"], lost["sha256"])
+    assert trained(spec) == {"r0": 0, "r1": 9, "r2": 9}
+    assert again[2] == before[2]
     assert not verify(spec.output).differences
+    run_job(request(manifest, spec, retry_failed=True))
+    assert published(spec) == again
 
 
 def test_a_submit_that_cannot_run_leaves_the_output_as_it_was(local_ray, pictures, spec):
@@ -187,23 +199,10 @@ def test_a_model_that_cannot_be_loaded_ends_the_job_with_its_name(local_ray, pic
         run_job(request(manifest, replace(spec, base_model="/no-such-model")))
 
 
-def test_a_row_that_kills_its_worker_is_quarantined_and_the_others_are_finished(local_ray, pictures, spec, monkeypatch):
+def test_a_row_that_kills_its_worker_is_quarantined_and_the_others_are_finished(local_ray, pictures, spec):
     """The poison is in the worker process itself: it dies, without an exception, whenever it reads r1."""
-    from pipelines import run, worker
-
-    class Mortal(worker.Worker):
-        def _prepare(self, task):
-            if task.row.id == "r1":
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super()._prepare(task)
-
-    class MortalActor(Mortal):
-        @local_ray.method(concurrency_group="control")
-        def progress(self):
-            return super().progress()
-
-    monkeypatch.setattr(run, "WorkerActor", local_ray.remote(concurrency_groups={"control": 1})(MortalActor))
-    snapshot = run_job(request(write_manifest(pictures / "m.parquet", rows()), spec))
+    manifest = write_manifest(pictures / "m.parquet", rows())
+    snapshot = run_job(request(manifest, spec, worker="tests.pipelines.fakes:PoisonedWorker"))
     assert (snapshot.ok, snapshot.failed) == (2, 1)
     (dead,) = [row for row in published(spec) if row["status"] == "failed"]
     assert (dead["id"], dead["error_kind"]) == ("r1", "process_died")
@@ -219,37 +218,6 @@ def cli(*arguments, **options):
         text=True,
         **options,
     )
-
-
-def test_a_killed_driver_loses_no_finished_row(pictures, spec):
-    for number in range(6):
-        write_picture(pictures / f"p{number}.png", number)
-    manifest = write_manifest(pictures / "m.parquet", rows(6))
-    arguments = ("submit", manifest, "--output", spec.output, "--preset", "draft", "-k", 1)
-    models = ("--base-model", spec.base_model, "--judge", spec.judge)
-    driver = cli(*arguments, *models)
-    records = Path(spec.output) / "_engine" / "rows"
-    deadline = time.monotonic() + 120
-    while len(list(records.glob("*/*.json"))) < 2 and time.monotonic() < deadline and driver.poll() is None:
-        time.sleep(0.02)
-    driver.send_signal(signal.SIGKILL)
-    driver.communicate()
-    finished = {path: json.loads(path.read_text()) for path in records.glob("*/*.json")}
-    pictures_done = {row["id"]: row["outputs"][0] for row in finished.values()}
-    fits = artifacts(spec)
-    assert 2 <= len(finished) < 6
-    assert Ledger(Store(spec.output)).status()["pending"] == 6 - len(finished)
-    assert not verify(spec.output).differences
-    again = cli(*arguments, *models)
-    output, _ = again.communicate(timeout=240)
-    assert again.returncode == 0, output
-    again_done = {row["id"]: row for row in published(spec)}
-    for row in finished.values():
-        assert again_done[row["id"]]["seconds"] == row["seconds"], "a finished row was done again"
-        assert again_done[row["id"]]["outputs"][0]["sha256"] == pictures_done[row["id"]]["sha256"]
-    assert {path: at for path, at in artifacts(spec).items() if path in fits} == fits
-    assert [row["status"] for row in published(spec)] == ["ok"] * 6
-    assert not verify(spec.output).differences
 
 
 # Reading a finished store -------------------------------------------------------------------------------------------
@@ -296,7 +264,7 @@ def test_recolor_needs_no_input_and_no_training(finished, pictures):
         path.unlink()
     fits = artifacts(finished)
     recolorer = Recolorer(finished.output, config=TINY)
-    made = recolorer.recolor("r1", ["a blue barn", "a red barn"])
+    ((_, made),) = recolorer.recolor_all([("r1", ["a blue barn", "a red barn"])])
     assert [one.prompt for one in made] == ["a blue barn", "a red barn"]
     assert [one.source for one in made] == ["recolor", "manifest"]
     (row,) = [row for row in published(finished) if row["id"] == "r1"]
@@ -307,13 +275,15 @@ def test_recolor_needs_no_input_and_no_training(finished, pictures):
 
 def test_recolor_of_the_rows_own_prompt_gives_the_submitted_pixels(finished):
     """The artifact alone repeats what the fit sampled: the name of a picture is the hash of its content."""
+    before = published(finished)[0]["outputs"][0]
     recolorer = Recolorer(finished.output, config=TINY)
-    row = recolorer.rows["r0"]
-    recolorer.rows["r0"] = replace(row, outputs=())
-    (made,) = recolorer.recolor("r0", ["a red barn"])
-    assert made.sha256 == row.outputs[0].sha256
+    ((_, (made,)),) = recolorer.recolor_all([("r0", ["a red barn"])], again=True)
+    assert made.source == "recolor"
+    assert made.sha256 == before["sha256"]
 
 
-def test_recolor_of_an_unknown_id_is_named(finished):
-    with pytest.raises(RecolorError, match="no such id"):
-        Recolorer(finished.output, config=TINY).recolor("nobody", ["x"])
+def test_recolor_names_what_is_in_the_way_of_each_row(finished):
+    made = dict(Recolorer(finished.output, config=TINY).recolor_all([("nobody", ["x"]), ("r2", ["a blue barn"])]))
+    assert isinstance(made["nobody"], RecolorError)
+    assert "no such id" in str(made["nobody"])
+    assert made["r2"][0].prompt == "a blue barn"

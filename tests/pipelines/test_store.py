@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.errors import StoreError
 from pipelines.names import artifact_key, image_key, slug
 from pipelines.store import Store, StoreKeyError, read_uri
 
@@ -35,7 +36,7 @@ def test_a_failed_write_leaves_the_old_object_and_no_litter(tmp_path, monkeypatc
     store = Store(str(tmp_path))
     store.write("a", b"old")
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StoreError, match="disk full"):
         store.write("a", b"new")
     assert store.read("a") == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

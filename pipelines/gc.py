@@ -1,0 +1,56 @@
+"""`gc`: removes what no result names: leavings of killed writers, of lost races, of closed shards."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from pipelines.checkpoints import WORK
+from pipelines.identity import sha256
+from pipelines.ledger import Ledger
+from pipelines.store import Store
+
+
+def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
+    """Keys that may go. The caller holds the lease: nobody writes results meanwhile.
+
+    Args:
+        grace_hours: what is younger stays: a picture is stored before the record that names it, and `recolor` needs no
+            lease.
+        log_days: events of older runs go, too.
+    """
+    ledger = Ledger(store)
+    named = set()  # 16 bytes for each object of all plans
+
+    def fingerprint(key: str) -> bytes:
+        return bytes.fromhex(sha256(key.encode())[:32])
+
+    for plan in ledger.plans():
+        for _, _, row in ledger.outcomes(plan):
+            named |= {fingerprint(key) for key in row.files}
+        yield from ledger.leftovers(plan)
+    now = datetime.now(UTC)
+
+    def is_old(key: str, age: timedelta) -> bool:
+        try:
+            modified = store.modified(key)
+        except FileNotFoundError:
+            return False
+        return now - modified.astimezone(UTC) >= age
+
+    grace = timedelta(hours=grace_hours)
+    for folder in ("images", "artifacts"):
+        for key in store.list(folder):
+            if fingerprint(key) not in named and is_old(key, grace):
+                yield key
+    for key in [*store.list(WORK), *store.list("_engine/probe"), *store.litter("")]:
+        if is_old(key, grace):
+            yield key
+    for key in store.list("_engine/runs"):
+        if is_old(key, timedelta(days=log_days)):
+            yield key
+
+
+def collect(store: Store, grace_hours: float = 24.0, log_days: float = 30.0) -> int:
+    """Removes the garbage; returns how many objects went."""
+    keys = list(garbage(store, grace_hours, log_days))
+    store.delete(keys)
+    return len(keys)

@@ -1,0 +1,95 @@
+"""What an output tells about its job, from the store alone: the cluster may be long gone."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.lease import is_alive, last_beat
+from pipelines.ledger import JOB_KEY, Ledger
+from pipelines.results import FAILED, OK, SKIPPED
+from pipelines.store import Store
+
+LAST_ERRORS = 5
+
+
+def status(store: Store) -> dict[str, Any]:
+    """How far the job of an output is.
+
+    Returns:
+        output, run, state ("running", "interrupted", "stopped", "too_many_failures", "failed" or "finished"), rows, ok,
+        failed, skipped, pending; rate (rows per second), eta (s), gpu_seconds, heartbeat_age (s), host, preconditions,
+        workers (what each does), errors (the last ones).
+
+    Raises:
+        FileNotFoundError: not an output folder.
+    """
+    ledger = Ledger(store)
+    job = ledger.read_job()
+    last = last_beat(store)
+    running = last is not None and is_alive(*last)
+    beat = last[1] if last else {}
+    if running and beat.get("plan") == job["plan"]:
+        counts = {name: beat[name] for name in (OK, FAILED, SKIPPED)}
+    else:
+        counts = _counted(ledger, job["plan"])
+    done = sum(counts.values())
+    state = "running" if running else beat.get("state", "interrupted")
+    if not running and state == "running":
+        state = "interrupted"
+    return {
+        "output": store.uri,
+        "run": job["run"],
+        "state": state,
+        "rows": job["rows"],
+        **counts,
+        "pending": job["rows"] - done,
+        "rate": beat.get("rate") if running else None,
+        "eta": beat.get("eta") if running else None,
+        "gpu_seconds": beat.get("gpu_seconds", 0.0),
+        "heartbeat_age": round(last[2], 1) if last else None,
+        "host": last[0].host if last else None,
+        "preconditions": job["preconditions"],
+        "workers": beat.get("workers", []) if running else [],
+        "errors": beat.get("errors", []),
+    }
+
+
+def _counted(ledger: Ledger, plan: str) -> dict[str, int]:
+    """Closed shards by their markers, open ones by their records."""
+    counts = dict.fromkeys((OK, FAILED, SKIPPED), 0)
+    closed, opened = ledger.closed(plan), ledger.open_generations(plan)
+    for shard, one in closed.items():
+        if shard not in opened:
+            for name in counts:
+                counts[name] += getattr(one, name)
+    for shard, generation in opened.items():
+        rows = {}
+        if shard in closed:
+            before = ledger.shard(plan, shard, closed[shard].generation)
+            rows = dict(enumerate(before, start=shard * ledger.plan(plan)["shard_rows"]))
+        for row in (rows | ledger.records(plan, shard, generation)).values():
+            counts[row.status] += 1
+    return counts
+
+
+def outputs(root: Store) -> Iterator[str]:
+    """URIs of the outputs at `root` and right below it."""
+    if root.exists(JOB_KEY):
+        yield root.uri
+    for folder in root.folders(""):
+        if root.exists(f"{folder}/{JOB_KEY}"):
+            yield f"{root.uri.rstrip('/')}/{folder}"
+
+
+def request_stop(store: Store) -> str | None:
+    """Asks the run that holds the output to stop; returns its id, None if none is alive."""
+    last = last_beat(store)
+    if last is None or not is_alive(*last):
+        return None
+    store.write(stop_key(last[0].run), json.dumps({"stop": True}).encode())
+    return last[0].run
+
+
+def stop_key(run: str) -> str:
+    """What `stop` writes and a driver looks for."""
+    return f"_engine/runs/{run}/stop.json"
