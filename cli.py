@@ -307,15 +307,15 @@ def logs(
 
     from pipelines.console import event_line
     from pipelines.events import read_events
-    from pipelines.lease import is_alive, last_beat
+    from pipelines.lease import look
     from pipelines.ledger import Ledger
 
     store, seen = open_output(output), set()
     with reported():
         run = run or Ledger(store).read_job()["run"]
         while True:
-            last = last_beat(store) if follow else None
-            goes_on = last is not None and last[0].run == run and is_alive(*last)
+            held = look(store) if follow else None
+            goes_on = held is not None and held.holder.run == run and held.is_alive
             for event in read_events(store, run, seen):
                 typer.echo(json.dumps(event) if as_json else event_line(event))
             if not goes_on:

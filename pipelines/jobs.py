@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pipelines.errors import JobError
-from pipelines.lease import is_alive, last_beat
+from pipelines.lease import look
 from pipelines.store import Store
 
 _PARTS = ("diffcolor", "pipelines", "manifests")
@@ -127,11 +127,11 @@ def end_of_run(store: Store, run: str, job: RayJob) -> tuple[str, int]:
         JobError: it ended before it took the output; the driver's exit code stands in `code`.
     """
     while True:
-        last = last_beat(store)
-        if last is None or last[0].run != run:
+        held = look(store)
+        if held is None or held.holder.run != run:
             raise EndedEarlyError(job.exit_code())
-        if not is_alive(*last):
-            return last[1].get("state", "interrupted").replace("running", "interrupted"), last[1].get("failed", 0)
+        if not held.is_alive:
+            return held.beat.get("state", "interrupted").replace("running", "interrupted"), held.beat.get("failed", 0)
         time.sleep(2.0)
 
 

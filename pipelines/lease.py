@@ -116,17 +116,41 @@ def _beat_key(epoch: int) -> str:
     return f"{_FOLDER}/{epoch:08d}.beat"
 
 
-def last_beat(store: Store) -> tuple[Holder, dict[str, Any], float] | None:
-    """The newest epoch's holder, its last beat, and that one's age in seconds by the store's clock; None: never held."""
+@dataclass(frozen=True)
+class Held:
+    """The newest epoch as it was found.
+
+    Attributes:
+        beat: what its holder last said; empty if he never did.
+        age: of the beat, in seconds by the store's clock.
+    """
+
+    epoch: int
+    holder: Holder
+    beat: dict[str, Any]
+    age: float
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the holder may still be at work."""
+        if self.beat.get("released"):
+            return False
+        if self.holder.machine == _this_machine() and _started(self.holder.pid) != self.holder.started:
+            return False  # killed, and we need not wait for its beat to grow old
+        return self.age < EXPIRY_SECONDS
+
+
+def look(store: Store) -> Held | None:
+    """Who holds, or last held, an output; None if nobody ever did."""
     epoch = _newest_epoch(store)
     if not epoch:
         return None
     try:
         holder = Holder(**json.loads(store.read(_holder_key(epoch))))
     except FileNotFoundError:  # taken over this moment
-        return last_beat(store)
+        return look(store)
     key = _beat_key(epoch) if store.exists(_beat_key(epoch)) else _holder_key(epoch)
-    beat = json.loads(store.read(_beat_key(epoch))) if key == _beat_key(epoch) else {}
+    beat = json.loads(store.read(key)) if key == _beat_key(epoch) else {}
     clock = f"{_FOLDER}/clock-{uuid.uuid4().hex}"
     try:
         store.write(clock, b"now")
@@ -136,16 +160,7 @@ def last_beat(store: Store) -> tuple[Holder, dict[str, Any], float] | None:
     finally:
         with suppress(StoreError):
             store.delete(clock)
-    return holder, beat, max(0.0, age)
-
-
-def is_alive(holder: Holder, beat: dict[str, Any], age: float) -> bool:
-    """Whether the holder may still be at work."""
-    if beat.get("released"):
-        return False
-    if holder.machine == _this_machine() and _started(holder.pid) != holder.started:
-        return False  # killed, and we need not wait for its beat to grow old
-    return age < EXPIRY_SECONDS
+    return Held(epoch, holder, beat, max(0.0, age))
 
 
 def take(
@@ -166,8 +181,10 @@ def take(
     """
     told = False
     while True:
-        last = last_beat(store)
-        if last is None or not is_alive(*last):
+        held = look(store)
+        if held is None or not held.is_alive:
+            # One more than what was looked at: of all that saw the same end, one creates the next epoch.
+            epoch = held.epoch + 1 if held else 1
             holder = Holder(
                 run=run,
                 host=platform.node(),
@@ -175,15 +192,17 @@ def take(
                 machine=_this_machine(),
                 started=_started(os.getpid()) or "",
             )
-            epoch = _newest_epoch(store) + 1
             if store.create(_holder_key(epoch), json.dumps(asdict(holder)).encode()):
                 lease = Lease(store, epoch, holder, document)
-                older = [key for key in store.list(_FOLDER) if key.rpartition("/")[2] < f"{epoch:08d}"]
-                store.delete(older)
+                if lease.lost.is_set():  # we looked so long ago that the epoch was used and cleared away since
+                    lease.release()
+                    store.delete(_holder_key(epoch))
+                    continue
+                store.delete(key for key in store.list(_FOLDER) if key.rpartition("/")[2] < f"{epoch:08d}")
                 return lease
             continue
-        error = OutputInUseError(last[0].run, last[0].host, last[0].pid, last[2])
-        if not wait and last[2] < 2.5 * BEAT_SECONDS:
+        error = OutputInUseError(held.holder.run, held.holder.host, held.holder.pid, held.age)
+        if not wait and held.age < 2.5 * BEAT_SECONDS:
             raise error
         if not told:
             waiting(error)

@@ -11,7 +11,15 @@ Value = TypeVar("Value")
 _STATUSES = {408, 409, 429}  # and all from 500 on; 409 is a conditional write that met another one
 _CODES = {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "InternalError", "ServiceUnavailable"}
 _ERRNOS = {
-    *(errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE, errno.EPIPE),
+    *(
+        errno.EIO,
+        getattr(errno, "EREMOTEIO", errno.EIO),
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.ETIMEDOUT,
+        errno.ESTALE,
+        errno.EPIPE,
+    ),
     *(errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ENETUNREACH, errno.EHOSTUNREACH),
 }
 _LOST_CONNECTION = {"HTTPClientError", "ConnectionError", "IncompleteReadError", "ResponseStreamingError"}

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.lease import is_alive, last_beat
+from pipelines.lease import look
 from pipelines.ledger import JOB_KEY, Ledger
 from pipelines.results import FAILED, OK, SKIPPED
 from pipelines.store import Store
@@ -25,9 +25,9 @@ def status(store: Store) -> dict[str, Any]:
     """
     ledger = Ledger(store)
     job = ledger.read_job()
-    last = last_beat(store)
-    running = last is not None and is_alive(*last)
-    beat = last[1] if last else {}
+    held = look(store)
+    running = held is not None and held.is_alive
+    beat = held.beat if held else {}
     if running and beat.get("plan") == job["plan"]:
         counts = {name: beat[name] for name in (OK, FAILED, SKIPPED)}
     else:
@@ -46,8 +46,8 @@ def status(store: Store) -> dict[str, Any]:
         "rate": beat.get("rate") if running else None,
         "eta": beat.get("eta") if running else None,
         "gpu_seconds": beat.get("gpu_seconds", 0.0),
-        "heartbeat_age": round(last[2], 1) if last else None,
-        "host": last[0].host if last else None,
+        "heartbeat_age": round(held.age, 1) if held else None,
+        "host": held.holder.host if held else None,
         "preconditions": job["preconditions"],
         "workers": beat.get("workers", []) if running else [],
         "errors": beat.get("errors", []),
@@ -83,11 +83,11 @@ def outputs(root: Store) -> Iterator[str]:
 
 def request_stop(store: Store) -> str | None:
     """Asks the run that holds the output to stop; returns its id, None if none is alive."""
-    last = last_beat(store)
-    if last is None or not is_alive(*last):
+    held = look(store)
+    if held is None or not held.is_alive:
         return None
-    store.write(stop_key(last[0].run), json.dumps({"stop": True}).encode())
-    return last[0].run
+    store.write(stop_key(held.holder.run), json.dumps({"stop": True}).encode())
+    return held.holder.run
 
 
 def stop_key(run: str) -> str:

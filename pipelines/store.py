@@ -4,6 +4,7 @@ import errno
 import os
 import posixpath
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from manifests.locations import redacted
 from pipelines.errors import StoreError
 from pipelines.retry import FULL, Patience, Value, response_of, retrying
 
+_PUT_SECONDS, _PUT_BYTES_PER_SECOND = 60.0, 1e6
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -52,6 +54,7 @@ class Store:
         self.root = root.rstrip("/")
         self.uri = self.fs.unstrip_protocol(self.root)
         self.patience, self.preconditions, self.on_retry = patience or Patience(), preconditions, on_retry
+        self.requests: Counter[str] = Counter()  # asked for, by verb; those tried again count once
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def hurried(self, seconds: float = 20.0) -> "Store":
@@ -85,7 +88,7 @@ class Store:
         """Creates or replaces an object, atomically."""
 
         def put(path: str) -> None:
-            self.fs.pipe_file(path, content)  # a single PUT; `open("wb")` would publish a torn object on an exception
+            self._put(path, content)
             size = self.fs.info(path)["size"]
             if size != len(content):
                 raise OSError(errno.EIO, f"{size} bytes were stored of {len(content)}")
@@ -113,10 +116,10 @@ class Store:
         if not self.preconditions:
             if self.fs.exists(path):
                 return False
-            self.fs.pipe_file(path, content)
+            self._put(path, content)
             return True
         try:
-            self.fs.pipe_file(path, content, mode="create")
+            self._put(path, content, mode="create")
         except FileExistsError:
             return False
         except OSError as error:
@@ -124,6 +127,13 @@ class Store:
                 return False
             raise
         return True
+
+    def _put(self, path: str, content: bytes, **mode: str) -> None:
+        """One PUT: `open("wb")` would publish a torn object on an exception. It has a deadline of its own, because a
+        server that takes a connection and never answers holds botocore's for ever."""
+        if self.fs.async_impl:
+            mode["timeout"] = _PUT_SECONDS + len(content) / _PUT_BYTES_PER_SECOND
+        self.fs.pipe_file(path, content, **mode)
 
     def delete(self, keys: str | Iterable[str]) -> None:
         """Removes objects; those that are not there are none of its business."""
@@ -162,6 +172,7 @@ class Store:
 
     def _do(self, verb: str, key: str, call: Callable[[str], Value]) -> Value:
         path = self.path(key)
+        self.requests[verb] += 1
         try:
             return retrying(lambda: call(path), self.patience, self.on_retry)
         except (FileNotFoundError, NotADirectoryError):
@@ -171,12 +182,13 @@ class Store:
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """Faults that s3fs lets through as they are, such as missing credentials."""
+    """Faults that s3fs lets through as they are: lost connections, cut bodies, missing credentials."""
     try:
+        from aiohttp import ClientError as ConnectionFault
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
         return ()
-    return BotoCoreError, ClientError
+    return BotoCoreError, ClientError, ConnectionFault
 
 
 def _reason(error: BaseException) -> str:
