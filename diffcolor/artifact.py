@@ -41,8 +41,9 @@ class ArtifactRecord:
 def to_bytes(fitted: Fitted, record: ArtifactRecord) -> bytes:
     """One safetensors file: the LoRA under diffusers' names, `optimized_embeds` (T, D), and the record as metadata."""
     tensors = {**to_diffusers(fitted.lora), "optimized_embeds": fitted.optimized_embeds.float().contiguous().cpu()}
-    metadata = {"format": "pt", "diffcolor_artifact": FORMAT_VERSION, "diffcolor": json.dumps(asdict(record))}
-    return save(tensors, metadata=metadata)
+    facts = {"version": FORMAT_VERSION, **asdict(record)}
+    # One key: safetensors writes several in random order, and the same fit is to give the same bytes.
+    return save(tensors, metadata={"diffcolor": json.dumps(facts)})
 
 
 def read_record(content: bytes) -> ArtifactRecord:
@@ -54,7 +55,8 @@ def read_record(content: bytes) -> ArtifactRecord:
     try:
         header_size = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + header_size])["__metadata__"]
-        version, fields = metadata["diffcolor_artifact"], json.loads(metadata["diffcolor"])
+        fields = json.loads(metadata["diffcolor"])
+        version = fields.pop("version")
         record = ArtifactRecord(**{**fields, "anti_color_prompts": tuple(fields["anti_color_prompts"])})
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"its header is not a DiffColor artifact's ({type(error).__name__}: {error})") from error

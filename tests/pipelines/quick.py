@@ -34,7 +34,7 @@ class QuickWorker:
     """`QUICK_SECONDS` for a row (default 0.05). `QUICK_LOG` names a file that gets a line for every row begun.
 
     Rows whose caption says so misbehave: "fails", "hangs" (no step, deaf to a stop), "slow" (many steps), "dies".
-    While a file named by `QUICK_FULL` exists, the disk is full.
+    While a file `full` stands beside a local output, the disk is full.
     """
 
     models = Models(base_model="quick", base_model_digest="0", judge="quick", judge_digest="0")
@@ -43,9 +43,9 @@ class QuickWorker:
         self.spec = spec
         self.store = Store(spec.output, patience=spec.patience, preconditions=spec.preconditions)
         self.ledger = Ledger(self.store)
-        if "QUICK_FULL" in os.environ:
-            write = store._write_temporary
-            store._write_temporary = lambda *given: _raise_if_full() or write(*given)
+        if self.store.is_local:
+            full, write = Path(self.store.root).with_name("full"), store._write_temporary
+            store._write_temporary = lambda *given: _raise_if(full.exists()) or write(*given)
         self.ticks, self.stop_at = 0, None
         self.seconds = float(os.environ.get("QUICK_SECONDS", "0.05"))
 
@@ -101,9 +101,16 @@ class QuickWorker:
         return self.ledger.commit(task.place, result, uuid.uuid4().hex)
 
 
-def _raise_if_full() -> None:
-    if os.path.exists(os.environ["QUICK_FULL"]):
+def _raise_if(full: bool) -> None:
+    if full:
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class BrokenWorker:
+    """Raises in its constructor."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        raise RuntimeError("no such worker here")
 
 
 def quick_request(manifest: str, output: str, **options) -> JobRequest:

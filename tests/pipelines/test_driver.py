@@ -94,18 +94,14 @@ def test_a_share_of_failures_counts_all_rows(local_ray, tmp_path, out):
     assert run_job(quick_request(table, out, max_failures="50%")).state == "finished"
 
 
-def test_a_full_disk_stops_the_run_and_nothing_is_lost(local_ray, tmp_path, out, monkeypatch):
-    flag = tmp_path / "full"
-    monkeypatch.setenv("QUICK_FULL", str(flag))
+def test_a_full_disk_stops_the_run_and_nothing_is_lost(local_ray, tmp_path, out):
     table = manifest(tmp_path, {})
-    request = quick_request(table, out, worker="tests.pipelines.test_driver:FullWorker")
-    flag.write_text("")
-    (tmp_path / "flag").write_text(str(flag))
+    (tmp_path / "full").write_text("")
     with pytest.raises(StoreError, match="no space is left"):
-        run_job(request)
+        run_job(quick_request(table, out))
     assert status(Store(out))["state"] == "failed"
-    flag.unlink()
-    assert run_job(request).ok == 24
+    (tmp_path / "full").unlink()
+    assert run_job(quick_request(table, out)).ok == 24
     check_store(ids(), out)
 
 
@@ -122,7 +118,7 @@ def test_a_draining_node_gives_its_rows_back_and_they_do_not_count_as_deaths(loc
 
 def test_workers_that_never_come_up_end_the_run_with_the_reason(local_ray, tmp_path, out):
     with pytest.raises(JobError, match="no such worker here"):
-        run_job(quick_request(manifest(tmp_path, {}), out, worker="tests.pipelines.test_driver:BrokenWorker"))
+        run_job(quick_request(manifest(tmp_path, {}), out, worker="tests.pipelines.quick:BrokenWorker"))
     assert not (Path(out) / "job.json").exists()
     assert not look(Store(out)).is_alive
 
@@ -261,21 +257,3 @@ def test_a_frozen_driver_that_thaws_changes_nothing(tmp_path, out):
         os.kill(frozen.pid, signal.SIGCONT)
     finish(frozen, 7)
     assert check_store(ids(40), out) == before
-
-
-# Imported by name in worker processes -------------------------------------------------------------------------------
-
-
-class BrokenWorker:
-    """Raises in its constructor."""
-
-    def __init__(self, spec) -> None:
-        raise RuntimeError("no such worker here")
-
-
-def FullWorker(spec):
-    """A quick worker on a disk that is full while a file stands beside the output."""
-    from tests.pipelines.quick import QuickWorker
-
-    os.environ["QUICK_FULL"] = (Path(spec.output).parent / "flag").read_text()
-    return QuickWorker(spec)
