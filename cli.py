@@ -15,6 +15,7 @@ from pipelines.terminal import (
     IN_USE,
     OK,
     ROWS_FAILED,
+    STOPPED,
     UNAVAILABLE,
     USAGE,
     ColumnOption,
@@ -229,7 +230,7 @@ def _submit_to_cluster(address: str, manifest: str, output: str, env: list[str],
         say(f"no longer following; the job goes on in the cluster as {job_id}")
         return OK
     except EndedEarlyError as error:
-        if error.code in (USAGE, UNAVAILABLE, IN_USE):
+        if error.code in (OK, USAGE, ROWS_FAILED, STOPPED, UNAVAILABLE, IN_USE):  # it was refused, or attached
             return error.code
         raise
 

@@ -14,6 +14,7 @@ from pipelines.lease import look
 from pipelines.store import Store
 
 _PARTS = ("diffcolor", "pipelines", "manifests")
+_AGENT_SECONDS = 60.0
 _TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
 
@@ -70,12 +71,16 @@ class RayJob:
         with tempfile.TemporaryDirectory() as staging:
             stage_code(Path(staging))
             command = shlex.join(["python", "-m", "cli", *arguments])
-            try:
-                self.job_id = self.client.submit_job(
-                    entrypoint=command, runtime_env={"working_dir": staging, "env_vars": env_vars}
-                )
-            except RuntimeError as error:
-                raise JobError(f"the cluster refused the job ({error})") from error
+            environment = {"working_dir": staging, "env_vars": env_vars}
+            deadline = time.monotonic() + _AGENT_SECONDS
+            while not self.job_id:
+                try:
+                    self.job_id = self.client.submit_job(entrypoint=command, runtime_env=environment)
+                except RuntimeError as error:
+                    # A cluster that has just been started has a dashboard before it has somebody to run jobs.
+                    if "No available agent" not in str(error) or time.monotonic() > deadline:
+                        raise JobError(f"the cluster refused the job ({error})") from error
+                    time.sleep(2.0)
         return self.job_id
 
     def follow(self) -> Iterator[str]:

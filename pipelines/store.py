@@ -50,14 +50,14 @@ class Store:
         preconditions: bool = True,
         on_retry: Callable[[BaseException, float], None] = lambda _error, _delay: None,
     ) -> None:
-        self.fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+        self.fs, root = _connected(uri)
         self.root = root.rstrip("/")
         self.uri = self.fs.unstrip_protocol(self.root)
         self.patience, self.preconditions, self.on_retry = patience or Patience(), preconditions, on_retry
         self.requests: Counter[str] = Counter()  # asked for, by verb; those tried again count once
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
-    def hurried(self, seconds: float = 20.0) -> "Store":
+    def hurried(self, seconds: float = 10.0) -> "Store":
         """The same store for who has no time to wait: beats, events, questions."""
         return Store(self.uri, patience=Patience(total=seconds), preconditions=self.preconditions)
 
@@ -181,6 +181,17 @@ class Store:
             raise StoreError(f"cannot {verb} {redacted(self.fs.unstrip_protocol(path))}: {_reason(error)}") from error
 
 
+def _connected(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a URI, and the path there. On S3 nothing is tried again below us: botocore's tries within
+    those of s3fs make a minute of each fault, and would be neither logged nor ended by our patience."""
+    if not uri.startswith(("s3://", "s3a://")):
+        return fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    config = {"retries": {"total_max_attempts": 1, "mode": "standard"}, "connect_timeout": 10, "read_timeout": 60}
+    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, config_kwargs=config)
+    fs.retries = 1
+    return fs, path
+
+
 def _client_errors() -> tuple[type[Exception], ...]:
     """Faults that s3fs lets through as they are: lost connections, cut bodies, missing credentials."""
     try:
@@ -289,7 +300,7 @@ def probe_preconditions(uri: str, patience: Patience | None = None) -> bool:
 
 def read_uri(uri: str, limit: int | None = None, patience: Patience | None = None) -> bytes:
     """The bytes at any fsspec URI; with `limit`, a file of more bytes is not read and an OSError raised."""
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = _connected(uri)
 
     def read() -> bytes:
         if limit is not None:

@@ -26,6 +26,7 @@ from diffcolor.prompts import cut_words, with_identifiers
 from pipelines.checkpoints import Checkpoints
 from pipelines.errors import StoreError
 from pipelines.events import EventLog
+from pipelines.failures import ImageTimeoutError, is_out_of_memory, leave_if_the_gpu_is_lost, outcome_of
 from pipelines.identity import Models, fit_key, sha256
 from pipelines.imagefile import GrayImage, InputImageError, decode_output
 from pipelines.inputs import read_scan
@@ -33,23 +34,15 @@ from pipelines.jobspec import AUTO, JobSpec, Task
 from pipelines.ledger import Ledger
 from pipelines.names import artifact_key, image_key
 from pipelines.outputs import compose, store_output
-from pipelines.results import FAILED, OK, SKIPPED, ResultRow, blank_result
+from pipelines.results import OK, ResultRow, blank_result
 from pipelines.store import Store
 
 logger = logging.getLogger(__name__)
 _SAMPLING_SHARE = 0.3  # of an image's training time, a guess on the safe side for what comes after it
-_STICKY = 70  # exit code of a process whose GPU context is lost
 
 
 class _Stopped(Exception):
     """Asked to stop, and too much is left to do: the images are checkpointed, their rows stay pending."""
-
-
-class _TimeoutError(DiffColorError):
-    kind = "timeout"
-
-    def __str__(self) -> str:
-        return "{} s of training were not enough: it was in {} at step {}; see --timeout-per-image".format(*self.args)
 
 
 @dataclass(kw_only=True)
@@ -212,10 +205,10 @@ class Worker:
         except (StoreError, _Stopped):
             raise
         except Exception as error:  # the one place where an image's failure becomes that image's result
-            _leave_if_the_gpu_is_lost(error)
+            leave_if_the_gpu_is_lost(error)
             if len(jobs) == 1:
                 return [self._failure(jobs[0].task, error)]
-            share = len(jobs) // 2 if _is_out_of_memory(error) else 1
+            share = len(jobs) // 2 if is_out_of_memory(error) else 1
             self.log("lockstep_broke", ids=_ids(jobs), error=f"{type(error).__name__}: {error}", next_k=share)
             return self._finish_in_parts(jobs, share)
         share = (time.monotonic() - started) / len(jobs)
@@ -262,7 +255,7 @@ class Worker:
                 saved = now
             limit = self.spec.timeout_seconds
             if limit is not None and now - started > limit * len(jobs):
-                return [(job, _TimeoutError(limit, progress.stage, progress.step)) for job in jobs]
+                return [(job, ImageTimeoutError(limit, progress.stage, progress.step)) for job in jobs]
             if self._must_stop(progress, (now - started) / max(1, trained)):
                 self.checkpoints.wait()
                 self._save(jobs, progress)
@@ -383,33 +376,13 @@ class Worker:
             return self._failure(task, error)
 
     def _failure(self, task: Task, error: Exception) -> ResultRow:
-        if isinstance(error, InputImageError):
-            status, kind, message = (SKIPPED if error.skipped else FAILED), error.kind, error.message
-        elif isinstance(error, DiffColorError):
-            status, kind, message = FAILED, error.kind, str(error)
-        elif isinstance(error, FloatingPointError):
-            status, kind, message = FAILED, "non_finite", str(error)
-        elif _is_out_of_memory(error):
-            status, kind, message = FAILED, "oom", f"out of memory with this image alone: {error}"
-        else:
+        status, kind, message = outcome_of(error)
+        if kind == "internal":
             logger.error("row %s failed:\n%s", task.row.id, traceback.format_exc())
             self.log("bug", id=task.row.id, traceback="".join(traceback.format_exception(error)))
-            status, kind, message = FAILED, "internal", f"{type(error).__name__}: {error}"
         blank = blank_result(task, self.spec, self.models)
         return self._commit(task, replace(blank, status=status, error_kind=kind, error_message=message))
 
 
 def _ids(jobs: list[_Job]) -> list[str]:
     return [job.task.row.id for job in jobs]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """A GPU's, or the machine's as torch's CPU allocator says it."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
-
-
-def _leave_if_the_gpu_is_lost(error: Exception) -> None:
-    """After some CUDA errors every further call fails; a fresh process is the only cure, and the driver's business."""
-    if isinstance(error, torch.AcceleratorError) and not _is_out_of_memory(error):
-        logger.error("the GPU's context is lost:\n%s", traceback.format_exc())
-        os._exit(_STICKY)

@@ -109,3 +109,26 @@ def local_ray():
     )
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory):
+    """One S3 server for all tests; it takes seconds to start."""
+    from tests.servers import SeaweedFS
+
+    with SeaweedFS(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(monkeypatch):
+    """Called with a server, or its variables: makes it the S3 that any tool finds; fsspec forgets the one before."""
+    import s3fs
+
+    def use(variables: dict[str, str]) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+
+    yield use
+    s3fs.S3FileSystem.clear_instance_cache()

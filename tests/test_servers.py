@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tests.servers import FAULTS, KEY, FaultProxy, Faults, Rclone, SeaweedFS, connect, free_port
+from tests.servers import FAULTS, KEY, FaultProxy, Faults, Rclone, connect, free_port
 
 # Besides s3fs's own: errors that it passes on as they are.
 FAILURES = (OSError, BotoCoreError, aiohttp.ClientError)
@@ -18,11 +18,10 @@ BODY = bytes(range(256)) * 8000  # about 2 MB: more than the buffers of a socket
 
 
 @pytest.fixture(scope="module")
-def weed(tmp_path_factory):
-    with SeaweedFS(tmp_path_factory.mktemp("weed")) as server:
-        server.bucket("faults")
-        connect(server.endpoint).pipe_file("faults/there", BODY)
-        yield server
+def weed(seaweed):
+    seaweed.bucket("faults")
+    connect(seaweed.endpoint).pipe_file("faults/there", BODY)
+    return seaweed
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def main() -> None:
         lease.BEAT_SECONDS, lease.EXPIRY_SECONDS = json.loads(os.environ["QUICK_LEASE"])
     manifest, output, *more = sys.argv[1:]
     with reported():
-        snapshot = run_job(quick_request(manifest, output, **json.loads(more[0] if more else "{}")))
+        snapshot = run_job(quick_request(manifest, output, **json.loads(more[0] if more else "{}")), notice=print)
     sys.exit(exit_code(snapshot.state, snapshot.failed))
 
 

@@ -76,7 +76,7 @@ def test_a_cluster_that_is_not_there_or_not_the_one_meant_is_named(pictures, spe
     manifest = write_manifest(pictures / "m.parquet", rows(1))
     job = cli("submit", manifest, "--output", spec.output, "--address", f"http://127.0.0.1:{free_port()}")
     output, _ = job.communicate(timeout=120)
-    assert job.returncode == 1
+    assert job.returncode == 5
     assert named in output
     assert "Traceback" not in output
 

@@ -1,108 +1,48 @@
-"""The main job against a real S3 server over HTTP: manifest, images and outputs in buckets."""
+"""Outputs on S3, over HTTP: a real server, a real server behind a proxy that fails, one that ignores conditions."""
 
-import json
 import os
-import socket
-import subprocess
-import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
-import s3fs
 
+from manifests.read import validated
+from pipelines.errors import StoreError
+from pipelines.jobspec import Place
+from pipelines.lease import take
 from pipelines.ledger import Ledger
+from pipelines.results import OK, ResultRow
+from pipelines.retry import Patience
 from pipelines.run import run_job
-from pipelines.store import Store
+from pipelines.status import outputs, status
+from pipelines.store import Store, probe_preconditions, read_uri
 from pipelines.verify import verify
+from tests.check_store import check_store
 from tests.conftest import write_manifest
+from tests.pipelines.test_driver import drive, finish, ids, manifest, until
 from tests.pipelines.test_run import request, rows
-
-KEY, SECRET = "archive", "not-a-real-secret"
-
-
-def free_port() -> int:
-    # gRPC ports are the HTTP ports plus 10000: keep both below 65536.
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            if probe.getsockname()[1] < 55_000:
-                return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def s3_server(tmp_path_factory):
-    """SeaweedFS with credentials on loopback; yields its endpoint."""
-    folder = tmp_path_factory.mktemp("weed")
-    actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    identity = {"name": KEY, "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": actions}
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = {name: free_port() for name in ("s3", "master", "volume", "filer")}
-    command = [
-        str(Path(sys.executable).with_name("weed")),
-        "server",
-        "-dir",
-        str(folder),
-        "-ip",
-        "127.0.0.1",
-        "-ip.bind",
-        "127.0.0.1",
-    ]
-    command += ["-filer", "-s3", "-s3.config", str(folder / "s3.json"), "-volume.max=20"]
-    command += ["-master.volumeSizeLimitMB=64", f"-s3.port={ports['s3']}", f"-master.port={ports['master']}"]
-    command += [f"-volume.port={ports['volume']}", f"-filer.port={ports['filer']}"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-    endpoint = f"http://127.0.0.1:{ports['s3']}"
-    try:
-        wait_until_it_takes_writes(endpoint, server, folder / "log")
-        yield endpoint
-    finally:
-        server.kill()
-        server.wait()
-
-
-def wait_until_it_takes_writes(endpoint, server, log) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()[-2000:]
-        try:
-            fs = s3fs.S3FileSystem(key=KEY, secret=SECRET, endpoint_url=endpoint, skip_instance_cache=True)
-            fs.mkdir("archive")
-            fs.pipe_file("archive/probe", b"x")
-            return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(log.read_text()[-2000:])
+from tests.servers import SECRET, FaultProxy, Faults, Rclone, SeaweedFS, connect
 
 
 @pytest.fixture
-def credentials(s3_server, monkeypatch):
-    """The environment that any S3 tool reads; fsspec's cached connections are dropped before and after."""
-    values = {
-        "AWS_ENDPOINT_URL": s3_server,
-        "AWS_ACCESS_KEY_ID": KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield values
-    s3fs.S3FileSystem.clear_instance_cache()
+def s3(seaweed, s3_environment):
+    """The environment of the server; a bucket is there."""
+    seaweed.bucket("archive")
+    s3_environment(seaweed.environment)
+    return seaweed
 
 
 @pytest.fixture
-def ray_with_credentials(credentials):
+def ray_with_credentials(s3):
     """An embedded Ray of its own: its workers inherit this process's environment."""
     import ray
 
-    if ray.is_initialized():
-        ray.shutdown()
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    environment = {"env_vars": {"PYTHONPATH": root}}
+    ray.shutdown()
+    environment = {"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])}}
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield
     ray.shutdown()
@@ -113,18 +53,161 @@ def test_from_bucket_to_bucket_and_no_credential_is_stored(ray_with_credentials,
     fs, _ = fsspec.core.url_to_fs("s3://archive/")
     for path in pictures.glob("*.p*"):
         fs.put_file(str(path), f"archive/in/{path.name}")
-    spec = replace(spec, output="s3://archive/out")
+    spec = replace(spec, output="s3://archive/jobs/out")
     snapshot = run_job(request("s3://archive/in/m.parquet", spec))
     assert (snapshot.ok, snapshot.failed) == (2, 0)
-    found = verify("s3://archive/out")
+    found = verify("s3://archive/jobs/out")
     assert (found.pictures, found.against_input, found.differences) == (4, 4, [])
-    status = Ledger(Store("s3://archive/out")).status()
-    assert (status["state"], status["ok"]) == ("finished", 2)
-    before = fs.find("archive/out/artifacts", detail=True)
+    before = fs.find("archive/jobs/out/artifacts", detail=True)
     assert run_job(request("s3://archive/in/m.parquet", spec)).ok == 2
-    assert before
-    after = fs.find("archive/out/artifacts", detail=True)
+    after = fs.find("archive/jobs/out/artifacts", detail=True)
     assert {key: facts["ETag"] for key, facts in after.items()} == {key: facts["ETag"] for key, facts in before.items()}
-    stored = fs.find("archive/out")
+    stored = fs.find("archive/jobs/out")
     assert len(stored) > 4
     assert not any(SECRET.encode() in fs.cat_file(path) for path in stored)
+    assert list(outputs(Store("s3://archive/jobs"))) == ["s3://archive/jobs/out"]
+    check_store(["r0", "r1"], "s3://archive/jobs/out")
+
+
+def test_sixteen_concurrent_commits_of_one_row_have_one_winner(s3):
+    """Each writer has a connection of its own, as processes have."""
+    ledgers = []
+    for _ in range(16):
+        store = Store("s3://archive/commits")
+        store.fs = connect(s3.endpoint)
+        ledgers.append(Ledger(store))
+
+    def round_winner_and_what_all_were_told(number: int) -> tuple[str, set[str]]:
+        place, ready = Place(plan="p", shard=0, generation=0, row=number), threading.Barrier(16)
+
+        def commit(writer: int) -> str:
+            row = ResultRow(id=f"writer-{writer}", status=OK, row_digest="0")
+            ready.wait()
+            return ledgers[writer].commit(place, row, f"attempt {writer}").id
+
+        with ThreadPoolExecutor(16) as threads:
+            told = set(threads.map(commit, range(16)))
+        return ledgers[0].find(place).id, told
+
+    # Side by side, because this server lets losers wait for seconds.
+    with ThreadPoolExecutor(10) as rounds:
+        for winner, told in rounds.map(round_winner_and_what_all_were_told, range(10)):
+            assert told == {winner}
+
+
+def test_a_lease_is_held_by_one_and_its_age_is_the_servers(s3):
+    store = Store("s3://archive/lease")
+
+    def attempt(number: int):
+        try:
+            return take(Store("s3://archive/lease"), f"run {number}", dict)
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(4) as threads:
+        got = [one for one in threads.map(attempt, range(4)) if not isinstance(one, Exception)]
+    assert len(got) == 1
+    got[0].release()
+    assert probe_preconditions("s3://archive/lease")
+    assert store.list("_engine/probe") == []
+
+
+FAULTY = ("503", "500", "reset", "lost_reply", "truncate", "truncate_request", "delay")
+
+
+def test_a_store_that_fails_one_request_in_eight_costs_time_only(s3, tmp_path):
+    table = manifest(tmp_path, {}, 20)
+    with FaultProxy(s3.endpoint) as proxy:
+        proxy.faults = Faults(seed=3, rate=0.125, kinds=FAULTY)
+        variables = {"AWS_ENDPOINT_URL": proxy.endpoint}
+        finish(drive(table, "s3://archive/faulty", variables, patience=120.0), 0, 400)
+        injected = proxy.injected
+    assert sum(injected.values()) > 20
+    assert len(injected) >= 5, injected
+    check_store(ids(20), "s3://archive/faulty")
+
+
+def test_a_server_that_is_killed_and_restarted_amid_writes_loses_nothing(tmp_path, s3_environment):
+    with SeaweedFS(tmp_path / "weed") as server:
+        server.bucket("archive")
+        s3_environment(server.environment)
+        place = "s3://archive/out"
+        driver = drive(manifest(tmp_path, {}, 40), place, {"QUICK_SECONDS": "0.2"}, patience=120.0)
+        for wanted in (4, 16):
+            until(lambda wanted=wanted: status(Store(place))["ok"] >= wanted, 120)
+            server.kill()
+            time.sleep(2)
+            server.restart()
+        finish(driver, 0, 240)
+        check_store(ids(40), place)
+
+
+def test_a_server_that_stays_away_ends_the_run_resumable(tmp_path, s3_environment):
+    with SeaweedFS(tmp_path / "weed") as server:
+        server.bucket("archive")
+        s3_environment(server.environment)
+        place = "s3://archive/out"
+        driver = drive(manifest(tmp_path, {}, 40), place, {"QUICK_SECONDS": "0.5"}, patience=2.0)
+        until(lambda: status(Store(place))["ok"] >= 4, 120)
+        server.kill()
+        said = finish(driver, 5, 240)
+        assert "s3://archive/out/" in said
+        assert SECRET not in said
+        server.restart()
+        finish(drive(manifest(tmp_path, {}, 40), place, on_running="wait"), 0, 240)
+        check_store(ids(40), place)
+
+
+def test_two_submits_at_once_on_s3(s3, tmp_path):
+    table = manifest(tmp_path, {}, 20)
+    both = [drive(table, "s3://archive/two", on_running=way) for way in ("wait", "wait")]
+    for process in both:
+        finish(process, 0, 200)
+    check_store(ids(20), "s3://archive/two")
+
+
+def test_a_store_that_ignores_conditions_is_found_out_and_said_and_still_right(tmp_path, s3_environment):
+    with Rclone(tmp_path / "rclone") as server:
+        server.bucket("archive")
+        s3_environment(server.environment)
+        assert not probe_preconditions("s3://archive/out")
+        place = "s3://archive/out"
+        said = finish(drive(manifest(tmp_path, {}, 10), place), 0)
+        assert "ignores conditional writes" in said
+        assert status(Store(place))["preconditions"] is False
+        assert all("ignores conditional writes" in row["warnings"][0] for row in check_store(ids(10), place))
+
+
+def test_refusals_name_bucket_and_key_at_once_and_never_a_credential(s3, s3_environment):
+    s3_environment({"AWS_SECRET_ACCESS_KEY": "wrong-secret-of-mine"})
+    store, started = Store("s3://archive/out", patience=Patience(total=300)), time.monotonic()
+    with pytest.raises(StoreError, match="s3://archive/out/some/key: permission denied") as caught:
+        store.write("some/key", b"x")
+    assert "wrong-secret-of-mine" not in str(caught.value)
+    s3_environment({"AWS_SECRET_ACCESS_KEY": os.environ["AWS_SECRET_ACCESS_KEY"]} | s3.environment)
+    with pytest.raises(FileNotFoundError):
+        Store("s3://archive/out").read("nothing/there")
+    assert time.monotonic() - started < 60
+
+
+def test_profiles_and_read_without_credentials(s3, s3_environment, tmp_path, monkeypatch):
+    """A profile's keys for writing; then the same object by a presigned-free, unsigned request, which is refused here
+    and allowed by public buckets: what counts is that it was not signed."""
+    (tmp_path / "credentials").write_text(
+        f"[museum]\naws_access_key_id = {s3.environment['AWS_ACCESS_KEY_ID']}\naws_secret_access_key = {SECRET}\n"
+    )
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    s3_environment({"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"), "AWS_PROFILE": "museum"})
+    Store("s3://archive/profile").write("a", b"by profile")
+    assert read_uri("s3://archive/profile/a") == b"by profile"
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"anon": True})
+    s3_environment({})
+    with pytest.raises(PermissionError):
+        read_uri("s3://archive/profile/a")
+
+
+def test_a_manifest_on_s3_is_read_row_group_by_row_group(s3, tmp_path):
+    path = write_manifest(tmp_path / "m.parquet", rows(3))
+    connect(s3.endpoint).put_file(path, "archive/read/m.parquet")
+    assert validated("s3://archive/read/m.parquet") == 3
