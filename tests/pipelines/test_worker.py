@@ -1,14 +1,20 @@
 """The worker as a plain class: one result per row whatever happens."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from diffcolor.artifact import to_bytes
 from manifests.read import read_rows
+from pipelines import worker as worker_module
+from pipelines.errors import StoreError
 from pipelines.jobspec import Place, Task
 from pipelines.results import ResultRow
+from pipelines.store import Store
 from pipelines.worker import Worker
 from tests.conftest import write_manifest, write_picture
 from tests.pipelines.test_imagefile import BAD, GRAY
@@ -119,3 +125,113 @@ def test_a_result_row_survives_its_record(worker, tmp_path):
     write_picture(tmp_path / "a.png", 1)
     (one,) = worker.process(tasks(tmp_path, [row("a")]))
     assert ResultRow.from_record({**one.to_record(), "attempt": "x"}, carried=False) == one
+
+
+# Failures, stops, resumption -----------------------------------------------------------------------------------------
+
+
+def four(tmp_path) -> list:
+    for name in "abcd":
+        write_picture(tmp_path / f"{name}.png", ord(name))
+    return tasks(tmp_path, [row(name) for name in "abcd"])
+
+
+def test_out_of_memory_halves_the_lockstep_and_the_worker_remembers(spec, tmp_path, monkeypatch):
+    sizes, real = [], worker_module.fit
+
+    def small_gpu(base, judge, scans, config, checkpoints=None):
+        sizes.append(len(scans))
+        if len(scans) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(base, judge, scans, config, checkpoints)
+
+    monkeypatch.setattr(worker_module, "fit", small_gpu)
+    worker = Worker(replace(spec, images_per_step=4))
+    assert {one.status for one in worker.process(four(tmp_path))} == {"ok"}
+    assert sizes == [4, 2, 2]
+    again = tasks(tmp_path, [row(name, seed=9) for name in "abcd"])
+    assert {one.status for one in worker.process(again)} == {"ok"}
+    assert sizes == [4, 2, 2, 2, 2]
+
+
+def test_out_of_memory_alone_is_the_rows_result(worker, tmp_path, monkeypatch):
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(worker_module, "fit", no_memory)
+    assert {one.error_kind for one in worker.process(four(tmp_path))} == {"oom"}
+
+
+def test_a_lost_gpu_ends_the_process(worker, tmp_path, monkeypatch):
+    class Left(BaseException):
+        pass
+
+    def leave(code):
+        raise Left(code)
+
+    def broken(*_):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(worker_module, "fit", broken)
+    monkeypatch.setattr("os._exit", leave)
+    with pytest.raises(Left):
+        worker.process(four(tmp_path))
+
+
+def test_an_image_that_takes_too_long_fails_and_goes_on_when_given_more_time(spec, tmp_path):
+    slow = Worker(replace(spec, timeout_seconds=0.0, checkpoint_seconds=0.0, images_per_step=1))
+    (one,) = slow.process(four(tmp_path)[:1])
+    assert (one.status, one.error_kind) == ("failed", "timeout")
+    assert "color_prior at step 1" in one.error_message
+    again = tasks(tmp_path, [row("a", group_id="another plan")])
+    slow.checkpoints.wait()
+    (two,) = Worker(spec).process(again)
+    assert (two.status, two.resumed_at) == ("ok", "color_prior/1")
+
+
+def test_a_stop_checkpoints_what_cannot_end_and_the_next_worker_goes_on(spec, tmp_path):
+    whole = {one.id: one for one in Worker(replace(spec, output=spec.output + "2")).process(four(tmp_path))}
+    worker = Worker(spec)
+    worker.request_stop(0.0)
+    assert worker.process(four(tmp_path)) == []
+    assert len(worker.store.list("_engine/work")) == 2, "one lockstep of two was begun"
+    done = {one.id: one for one in Worker(spec).process(four(tmp_path))}
+    assert sorted(one.resumed_at or "" for one in done.values()) == ["", "", "color_prior/1", "color_prior/1"]
+    assert {one.status for one in done.values()} == {"ok"}
+    assert worker.store.list("_engine/work") == []
+    assert done.keys() == whole.keys()
+
+
+def test_a_stop_lets_end_what_can(spec, tmp_path):
+    worker = Worker(spec)
+    worker.request_stop(600.0)
+    assert len(worker.process(four(tmp_path)[:2])) == 2
+
+
+def test_an_output_store_that_is_gone_is_nobodys_row(worker, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(worker.store, "write", refuse)
+    with pytest.raises(StoreError):
+        worker.process(four(tmp_path))
+    assert worker.store.list("_engine/plans") == []
+
+
+def test_a_loser_uses_the_winners_artifact(spec, tmp_path, monkeypatch):
+    """Two runs that fit one row at once: the second meets the first's artifact when it wants to store its own."""
+    (won,) = Worker(spec).process(four(tmp_path)[:1])
+    late = Worker(spec)
+    look, looks = late._use_artifact, []
+
+    def blind_at_first(job):
+        looks.append(job)
+        if len(looks) > 1:
+            look(job)
+
+    monkeypatch.setattr(late, "_use_artifact", blind_at_first)
+    monkeypatch.setattr(worker_module, "to_bytes", lambda *given: to_bytes(*given) + b" ")  # as another GPU's would
+    (lost,) = late.process(tasks(tmp_path, [row("a", group_id="another plan")]))
+    assert len(looks) == 2
+    assert (lost.status, lost.artifact_sha256) == ("ok", won.artifact_sha256)
+    assert late.store.read(lost.artifact) == Store(spec.output).read(won.artifact)
