@@ -1,5 +1,6 @@
 """The way of a manifest's rows from the plan through open shards into closed ones. Knows nothing of Ray."""
 
+import time
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -9,12 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from manifests.locations import redacted
 from manifests.read import extra_columns, numbered_rows, read_schema, validated
 from manifests.schema import ManifestRow
+from pipelines.errors import JobError
 from pipelines.identity import ManifestDigest, row_digest
 from pipelines.jobspec import JobRequest, Place, Task
 from pipelines.ledger import Ledger
 from pipelines.results import FAILED, OK, SKIPPED, ResultRow
+from pipelines.retry import is_transient, retrying
 
 _INDEX_BITS = 24  # of a locator: the row within its shard; the rest says which shard
 
@@ -29,11 +33,29 @@ class Survey:
 
 
 def survey(request: JobRequest) -> Survey:
-    """Raises ManifestError with every problem of the manifest."""
-    carried = extra_columns(read_schema(request.manifest), request.columns).remove_metadata()
-    digest = ManifestDigest(str(carried))
-    rows = validated(request.manifest, request.columns, request.default_caption, digest.add)
-    return Survey(rows=rows, digest=digest, carried=carried)
+    """Reads the manifest through.
+
+    Raises:
+        ManifestError: with every problem of the manifest.
+        JobError: its store was away for longer than our patience.
+    """
+
+    def read() -> Survey:
+        carried = extra_columns(read_schema(request.manifest), request.columns).remove_metadata()
+        digest = ManifestDigest(str(carried))
+        rows = validated(request.manifest, request.columns, request.default_caption, digest.add)
+        return Survey(rows=rows, digest=digest, carried=carried)
+
+    try:
+        return retrying(read, request.spec.patience)
+    except Exception as error:
+        if is_transient(error):
+            raise _unreadable(request, error) from error
+        raise
+
+
+def _unreadable(request: JobRequest, error: BaseException) -> JobError:
+    return JobError(f"the manifest {redacted(request.manifest)} cannot be read: {type(error).__name__}: {error}")
 
 
 class Earlier:
@@ -136,9 +158,7 @@ class Plan:
 
     def tasks(self) -> Iterator[Task]:
         """Streams the manifest; only rows without an outcome, the others are booked on the way."""
-        request = self.request
-        rows = numbered_rows(request.manifest, request.columns, request.default_caption, wanted=self._is_wanted)
-        for number, row in rows:
+        for number, row in self._rows():
             shard_number = number // self.size
             if not self._is_open(shard_number):
                 continue
@@ -153,6 +173,28 @@ class Plan:
                 yield Task(row=_without_carried(row), row_digest=digest, place=place)
             else:
                 self._book(shard, number, known)
+
+    def _rows(self) -> Iterator[tuple[int, ManifestRow]]:
+        """The manifest's rows but for closed shards; taken up again where its store failed."""
+        request, following, delays = self.request, 0, self.request.spec.patience.delays()
+        while True:
+
+            def is_wanted(first: int, end: int, following: int = following) -> bool:
+                return end > following and self._is_wanted(first, end)
+
+            try:
+                rows = numbered_rows(request.manifest, request.columns, request.default_caption, wanted=is_wanted)
+                for number, row in rows:
+                    if number >= following:
+                        following, delays = number + 1, request.spec.patience.delays()
+                        yield number, row
+                return
+            except Exception as error:
+                delay = next(delays, None) if is_transient(error) else None
+                if delay is None:
+                    raise _unreadable(request, error) from error
+                self.ledger.store.on_retry(error, delay)
+                time.sleep(delay)
 
     def _is_open(self, shard: int) -> bool:
         return shard not in self.closed or shard in self.reopened

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
+from pipelines.errors import JobError
 from pipelines.jobspec import Place
 from pipelines.ledger import Ledger
 from pipelines.plan import Plan, survey
@@ -237,6 +238,28 @@ def test_results_show_the_current_plan_alone_at_any_time(tmp_path, worker):
     assert len(results(str(tmp_path / "out"))) == 10
     begin(tmp_path, rows(25))
     assert len(results(str(tmp_path / "out"))) == 25, "the old plan is whole still"
+
+
+def test_a_manifest_whose_store_fails_half_way_is_read_on_from_there(tmp_path, worker, monkeypatch):
+    from pipelines import plan as module
+
+    real, failures = module.numbered_rows, iter([3, 14, 14])
+
+    def failing(*given, **options):
+        last = next(failures, 10**9)
+        for number, row in real(*given, **options):
+            if number > last:
+                raise TimeoutError
+            yield number, row
+
+    monkeypatch.setattr(module, "numbered_rows", failing)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    assert work(begin(tmp_path, rows(25)), worker) == [f"r{k}" for k in range(25)]
+    assert next(failures, None) is None
+    plan = begin(tmp_path, rows(26), patience=0.0)
+    monkeypatch.setattr(module, "numbered_rows", lambda *_, **__: (_ for _ in ()).throw(TimeoutError()))
+    with pytest.raises(JobError, match="cannot be read"):
+        work(plan, worker)
 
 
 def test_memory_holds_open_shards_only(tmp_path, worker):
