@@ -61,6 +61,10 @@ def test_every_row_once_in_order_and_the_events_tell(local_ray, tmp_path, out):
     assert seen[-1].done == 24
 
 
+def test_more_workers_than_places_is_no_deadlock(local_ray, tmp_path, out):
+    assert run_job(quick_request(manifest(tmp_path, {}), out, workers=4)).ok == 24
+
+
 def test_a_poisoned_row_among_its_batch_fails_alone(local_ray, tmp_path, out):
     snapshot = run_job(quick_request(manifest(tmp_path, {5: "dies"}), out, k=8))
     assert (snapshot.ok, snapshot.failed) == (23, 1)
@@ -199,8 +203,8 @@ def finish(process: subprocess.Popen, code: int, seconds: float = 120.0) -> str:
 
 @pytest.mark.parametrize("way", ["SIGTERM", "Ctrl-C", "stop"])
 def test_a_stopped_run_ends_within_the_grace_and_goes_on_where_it_was(tmp_path, out, way):
-    table, log = manifest(tmp_path, {}, 60), tmp_path / "log"
-    environment = {"QUICK_LOG": str(log), "QUICK_SECONDS": "0.2"}
+    table, log = manifest(tmp_path, {}, 30), tmp_path / "log"
+    environment = {"QUICK_LOG": str(log), "QUICK_SECONDS": "0.3"}
     driver = drive(table, out, environment, grace_seconds=20.0)
     until(lambda: done(out) >= 6)
     asked = time.monotonic()
@@ -214,11 +218,11 @@ def test_a_stopped_run_ends_within_the_grace_and_goes_on_where_it_was(tmp_path, 
     assert time.monotonic() - asked < 20
     found = status(Store(out))
     assert (found["state"], found["failed"]) == ("stopped", 0)
-    assert 0 < found["pending"] < 60
-    finish(drive(table, out, environment), 0)
-    check_store(ids(60), out)
+    assert 0 < found["pending"] < 30
+    finish(drive(table, out, environment | {"QUICK_SECONDS": "0.05"}), 0)
+    check_store(ids(30), out)
     begun = Counter(log.read_text().split())
-    assert sum(begun.values()) <= 60 + 2 * 2, "a batch in each of two workers may be begun twice"
+    assert sum(begun.values()) <= 30 + 2 * 2, "a batch in each of two workers may be begun twice"
 
 
 def test_a_second_signal_leaves_at_once(tmp_path, out):
@@ -234,7 +238,7 @@ def test_a_second_signal_leaves_at_once(tmp_path, out):
 
 def test_two_submits_at_once_never_count_a_row_twice(tmp_path, out):
     table = manifest(tmp_path, {}, 20)
-    for number in range(3):
+    for number in range(2):
         place = f"{out}{number}"
         both = [drive(table, place, {"QUICK_SECONDS": "0.2"}), drive(table, place, {"QUICK_SECONDS": "0.2"})]
         for process in both:
@@ -245,15 +249,15 @@ def test_two_submits_at_once_never_count_a_row_twice(tmp_path, out):
 
 def test_a_frozen_driver_that_thaws_changes_nothing(tmp_path, out):
     """Frozen past its lease, so that another run takes over and finishes; then it wakes up amid its work."""
-    table = manifest(tmp_path, {}, 40)
+    table = manifest(tmp_path, {}, 30)
     environment = {"QUICK_LEASE": "[0.5, 3.0]", "QUICK_SECONDS": "0.3"}
     frozen = drive(table, out, environment)
     until(lambda: done(out) >= 4)
     os.kill(frozen.pid, signal.SIGSTOP)
     try:
-        finish(drive(table, out, environment, on_running="wait"), 0)
-        before = check_store(ids(40), out)
+        finish(drive(table, out, environment | {"QUICK_SECONDS": "0.05"}, on_running="wait"), 0)
+        before = check_store(ids(30), out)
     finally:
         os.kill(frozen.pid, signal.SIGCONT)
     finish(frozen, 7)
-    assert check_store(ids(40), out) == before
+    assert check_store(ids(30), out) == before
