@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ from manifests.commands import app as manifest_app
 from pipelines.terminal import (
     EXIT_CODES,
     IN_USE,
+    INTERRUPTED,
     OK,
     ROWS_FAILED,
     STOPPED,
@@ -223,12 +225,13 @@ def _submit_to_cluster(address: str, manifest: str, output: str, env: list[str],
     if not follow:
         return OK
     try:
-        for lines in job.follow():
-            console.print(lines, end="", highlight=False, markup=False)
+        with suppress(RuntimeError):  # the log stream broke: the store tells how it goes on
+            for lines in job.follow():
+                console.print(lines, end="", highlight=False, markup=False)
         return exit_code(*end_of_run(Store(place), run, job))
     except KeyboardInterrupt:
         say(f"no longer following; the job goes on in the cluster as {job_id}")
-        return OK
+        return INTERRUPTED
     except EndedEarlyError as error:
         if error.code in (OK, USAGE, ROWS_FAILED, STOPPED, UNAVAILABLE, IN_USE):  # it was refused, or attached
             return error.code
@@ -238,8 +241,15 @@ def _submit_to_cluster(address: str, manifest: str, output: str, env: list[str],
 def _attach(output: str, as_json: bool) -> int:
     """Follows the run that holds the output; its exit code."""
     from pipelines.console import status_line
+    from pipelines.lease import look
+    from pipelines.ledger import JOB_KEY
     from pipelines.status import status as status_of
+    from pipelines.store import Store
 
+    with reported():
+        starting = Store(output).hurried()
+        while not starting.exists(JOB_KEY) and (held := look(starting)) and held.is_alive:
+            time.sleep(2.0)
     store, shown = open_output(output), ""
     with reported():
         document = status_of(store)
@@ -428,9 +438,9 @@ def gc(
     with reported():
         lease = take(store, "gc", dict)
         try:
-            count = collect(store, grace, log_days)
+            count = collect(store, grace, log_days, lease.lost.is_set)
         finally:
-            lease.release(state="gc")
+            lease.release(**lease.previous)
     typer.echo(f"{count} objects removed")
 
 

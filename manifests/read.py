@@ -28,12 +28,19 @@ def parts(uri: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
             found = sorted(file for file in fs.find(path) if file.endswith(".parquet"))
         else:
             found = [path] if fs.exists(path) else []
-    except (ValueError, ImportError, OSError) as error:
+    except Exception as error:  # each store has exceptions of its own
         raise ManifestError(uri, [Problem("unreadable", None, None, f"{type(error).__name__}: {error}")]) from error
     if not found:
         message = "no such file, or a folder without .parquet files; check the URI, or make one: manifest build FOLDER"
         raise ManifestError(uri, [Problem("not_found", None, None, message)])
     return fs, found
+
+
+def stamp(uri: str) -> list[tuple]:
+    """Of each part its path, size, and entity tag or time: another stamp, another manifest."""
+    fs, found = parts(uri)
+    facts = [fs.info(path) for path in found]
+    return [(one["name"], one["size"], str(one.get("ETag") or one.get("mtime"))) for one in facts]
 
 
 def read_schema(uri: str) -> pa.Schema:

@@ -16,7 +16,6 @@ from pipelines.jobspec import JobRequest, Task
 
 POLL_SECONDS = 1.0
 START_SECONDS = 1800.0  # a cluster may have to grow, a large model to be downloaded
-MAX_FRUITLESS = 3  # restarts of a worker that does not come up
 
 
 @dataclass(eq=False)
@@ -26,6 +25,8 @@ class Member:
     Attributes:
         question: its progress, asked for and not answered yet.
         moved: when its progress last changed.
+        down_since: when it was last told to come up.
+        killed_pid: a process that we killed; it may answer a last time.
         leaving: its node drains; it comes back on another.
     """
 
@@ -37,14 +38,22 @@ class Member:
     question: Any = None
     progress: dict[str, Any] = field(default_factory=dict)
     moved: float = 0.0
-    fruitless: int = 0
+    down_since: float = field(default_factory=time.monotonic)
+    killed_pid: int | None = None
     leaving: bool = False
 
     def come_up(self) -> None:
         """Asks for a first sign of life. A worker is given work only once it has answered: a call to one that is still
         down would fail too, and count as a second death of rows that never ran."""
+        if self.batch is not None:
+            self.down_since = time.monotonic()
         self.batch, self.question, self.progress, self.leaving = None, None, {"stage": "starting"}, False
         self.call = self.actor.describe.remote()
+
+    def kill(self) -> None:
+        """Ends its process; Ray starts another, on another node if this one takes no more work."""
+        self.killed_pid = self.pid
+        cluster.restart(self.actor)
 
     def give(self, batch: list[Task]) -> None:
         self.batch, self.moved = batch, time.monotonic()
@@ -102,7 +111,7 @@ class Crew:
     def returned(self) -> list[Member]:
         """Those whose batch has ended, well or not, after waiting a moment for one; who came up meanwhile is idle."""
         calls = {member.call: member for member in self.members if member.call is not None}
-        ready = [calls[call] for call in ray.wait(list(calls), timeout=POLL_SECONDS)[0]]
+        ready = [calls[call] for call in ray.wait(list(calls), timeout=POLL_SECONDS)[0]] if calls else []
         for member in ready:
             if member.batch is None:
                 self._welcome(member)
@@ -114,18 +123,22 @@ class Crew:
         except RayError as error:
             self._not_up(member, error)
             return
+        if member.pid == member.killed_pid:  # not dead yet; what it is given now would be lost
+            time.sleep(POLL_SECONDS / 4)
+            member.come_up()
+            return
         member.rest()
-        member.fruitless = 0
         self.log("worker_up", pid=member.pid, node=member.node)
 
     def _not_up(self, member: Member, error: RayError) -> None:
-        member.fruitless += 1
-        self.log("worker_not_up", error=cluster.reason(error))
-        if not cluster.is_final(error) and member.fruitless < MAX_FRUITLESS:
+        # A process that is loading a large model answers "unavailable" for as long as that takes.
+        if not cluster.is_final(error) and time.monotonic() - member.down_since < START_SECONDS:
             time.sleep(POLL_SECONDS)
             member.come_up()
             return
+        self.log("worker_given_up", error=cluster.reason(error))
         self.members.remove(member)
+        ray.kill(member.actor)
         if not self.members:
             cause = getattr(error, "cause", None)
             told = cause if isinstance(cause, JobError) else JobError(f"no worker came up: {cluster.reason(error)}")
@@ -144,7 +157,7 @@ class Crew:
             if now - member.moved > self.request.stall_seconds:
                 self.log("worker_stalled", pid=member.pid, ids=[task.row.id for task in member.batch])
                 member.moved = now
-                cluster.restart(member.actor)
+                member.kill()
 
     def _take_answer(self, member: Member, now: float) -> None:
         try:

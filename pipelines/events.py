@@ -25,7 +25,7 @@ class EventLog:
         self.store, self.folder, self.writer = store, f"{RUNS}/{run}/events", writer
         self._lines: list[str] = []
         self._written = 0
-        self._lock, self._over = threading.Lock(), threading.Event()
+        self._lock, self._flushing, self._over = threading.Lock(), threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._flush_on, name="events", daemon=True)
         self._thread.start()
 
@@ -37,17 +37,18 @@ class EventLog:
 
     def flush(self) -> None:
         """Puts what has gathered."""
-        with self._lock:
-            lines, self._lines = self._lines, []
-        if not lines:
-            return
-        try:
-            key = f"{self.folder}/{self.writer}-{self._written:06d}.jsonl"
-            self.store.write(key, "".join(f"{line}\n" for line in lines).encode())
-            self._written += 1
-        except StoreError:
+        with self._flushing:
             with self._lock:
-                self._lines[:0] = lines
+                lines, self._lines = self._lines, []
+            if not lines:
+                return
+            try:
+                key = f"{self.folder}/{self.writer}-{self._written:06d}.jsonl"
+                self.store.write(key, "".join(f"{line}\n" for line in lines).encode())
+                self._written += 1
+            except StoreError:
+                with self._lock:
+                    self._lines[:0] = lines
 
     def _flush_on(self) -> None:
         while not self._over.wait(FLUSH_SECONDS):

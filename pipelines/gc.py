@@ -1,7 +1,7 @@
 """`gc`: removes what no result names: leavings of killed writers, of lost races, of closed shards."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 from pipelines.checkpoints import WORK
 from pipelines.identity import sha256
@@ -27,21 +27,21 @@ def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
         for _, _, row in ledger.outcomes(plan):
             named |= {fingerprint(key) for key in row.files}
         yield from ledger.leftovers(plan)
-    now = datetime.now(UTC)
+    now = store.clock()
 
     def is_old(key: str, age: timedelta) -> bool:
         try:
             modified = store.modified(key)
         except FileNotFoundError:
             return False
-        return now - modified.astimezone(UTC) >= age
+        return now - modified >= age
 
     grace = timedelta(hours=grace_hours)
     for folder in ("images", "artifacts"):
         for key in store.list(folder):
             if fingerprint(key) not in named and is_old(key, grace):
                 yield key
-    for key in [*store.list(WORK), *store.list("_engine/probe"), *store.litter("")]:
+    for key in [*store.list(WORK), *store.list("_engine/probe"), *store.list("_engine/clock"), *store.litter("")]:
         if is_old(key, grace):
             yield key
     for key in store.list("_engine/runs"):
@@ -49,8 +49,19 @@ def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
             yield key
 
 
-def collect(store: Store, grace_hours: float = 24.0, log_days: float = 30.0) -> int:
-    """Removes the garbage; returns how many objects went."""
+def collect(
+    store: Store,
+    grace_hours: float = 24.0,
+    log_days: float = 30.0,
+    lost: Callable[[], bool] = lambda: False,
+) -> int:
+    """Removes the garbage; returns how many objects went.
+
+    Args:
+        lost: whether the lease was lost: then results were written since we looked, and nothing goes.
+    """
     keys = list(garbage(store, grace_hours, log_days))
+    if lost():
+        return 0
     store.delete(keys)
     return len(keys)

@@ -8,9 +8,7 @@ import os
 import platform
 import threading
 import time
-import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +68,20 @@ class Lease:
 
     Attributes:
         lost: set when another run has taken over: stop.
+        previous: what the holder before last said.
     """
 
-    def __init__(self, store: Store, epoch: int, holder: Holder, document: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        epoch: int,
+        holder: Holder,
+        document: Callable[[], dict[str, Any]],
+        previous: dict[str, Any] | None = None,
+    ) -> None:
         self.store, self.epoch, self.holder, self.document = store, epoch, holder, document
+        own = ("run", "time", "released")
+        self.previous = {key: value for key, value in (previous or {}).items() if key not in own}
         self.lost = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="lease", daemon=True)
@@ -151,15 +159,12 @@ def look(store: Store) -> Held | None:
         return look(store)
     key = _beat_key(epoch) if store.exists(_beat_key(epoch)) else _holder_key(epoch)
     beat = json.loads(store.read(key)) if key == _beat_key(epoch) else {}
-    clock = f"{_FOLDER}/clock-{uuid.uuid4().hex}"
     try:
-        store.write(clock, b"now")
-        age = (store.modified(clock) - store.modified(key)).total_seconds()
+        age = (store.clock() - store.modified(key)).total_seconds()
     except StoreError:  # may be read-only for who asks: the two machines' clocks have to do
         age = time.time() - beat.get("time", 0)
-    finally:
-        with suppress(StoreError):
-            store.delete(clock)
+    except FileNotFoundError:
+        return look(store)
     return Held(epoch, holder, beat, max(0.0, age))
 
 
@@ -193,7 +198,7 @@ def take(
                 started=_started(os.getpid()) or "",
             )
             if store.create(_holder_key(epoch), json.dumps(asdict(holder)).encode()):
-                lease = Lease(store, epoch, holder, document)
+                lease = Lease(store, epoch, holder, document, held.beat if held else None)
                 if lease.lost.is_set():  # we looked so long ago that the epoch was used and cleared away since
                     lease.release()
                     store.delete(_holder_key(epoch))

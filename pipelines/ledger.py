@@ -14,7 +14,7 @@ tried again, a row recoloured) is a new file; the highest counts. Objects are st
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -85,14 +85,25 @@ class Ledger:
         except FileNotFoundError:  # its shard was closed
             return None
 
-    def open_generations(self, plan: str) -> dict[int, int]:
-        """Shards with records that may not be in a closed file yet: shard to generation."""
+    def open_generations(self, plan: str) -> dict[int, list[int]]:
+        """Shards with records that may not be in a closed file yet: shard to generations, sorted."""
         closed, found = self.closed(plan), {}
         for name in self.store.folders(f"{_PLANS}/{plan}/rows"):
             shard, generation = map(int, name.split("."))
             if shard not in closed or generation > closed[shard].generation:
-                found[shard] = max(generation, found.get(shard, 0))
+                found[shard] = sorted([*found.get(shard, ()), generation])
         return found
+
+    def known(self, plan: str, shard: int, closed: Closed | None, generations: Sequence[int]) -> dict[int, ResultRow]:
+        """The outcomes of a shard by row number: the closed file's, then those of each open generation over them."""
+        rows: dict[int, ResultRow] = {}
+        if closed:
+            first = shard * self.plan(plan)["shard_rows"]
+            rows = dict(enumerate(self.shard(plan, shard, closed.generation), start=first))
+        for generation in generations:
+            for number, row in self.records(plan, shard, generation).items():
+                rows[number] = replace(row, extra=rows[number].extra if number in rows else {})
+        return rows
 
     def close(
         self, plan: str, shard: int, generation: int, rows: list[ResultRow], carried: pa.Schema
@@ -110,8 +121,41 @@ class Ledger:
         counts = [sum(row.status == status for row in rows) for status in (OK, FAILED, SKIPPED)]
         marker = ".".join(map(str, (f"{shard:06d}", generation, *counts)))
         self.store.write(f"{_PLANS}/{plan}/closed/{marker}", b"closed")
-        self.store.delete(self.store.list(f"{_PLANS}/{plan}/rows/{shard:06d}.{generation}"))
+        if amended := self._with_amendments(plan, shard, generation, rows):
+            return self.close(plan, shard, generation + 1, amended, carried)
+        for one in range(generation + 1):
+            self.store.delete(self.store.list(f"{_PLANS}/{plan}/rows/{shard:06d}.{one}"))
+        self._show_what_counts(plan, shard, generation)
         return rows
+
+    def _with_amendments(self, plan: str, shard: int, generation: int, rows: list[ResultRow]) -> list[ResultRow] | None:
+        """The rows with amendments that were written before the shard was marked closed, and that whoever closed it
+        did not know; None if there are none. Later ones see the mark."""
+        keys = self.store.list(f"{_PLANS}/{plan}/rows/{shard:06d}.{generation}")
+        amended = [key for key in keys if not key.endswith(f".{0:06d}.json")]
+        if not amended:
+            return None
+        first, merged = shard * self.plan(plan)["shard_rows"], list(rows)
+        for key in amended:
+            index = int(key.rpartition("/")[2].partition(".")[0]) - first
+            if (row := self._record(key)) and merged[index].status == OK:
+                outputs = {one.prompt: one for one in (*merged[index].outputs, *row.outputs)}
+                merged[index] = replace(merged[index], outputs=tuple(outputs.values()))
+        return merged if merged != rows else None
+
+    def _show_what_counts(self, plan: str, shard: int, generation: int) -> None:
+        """What was published just now may be old already: of two writers the slower one sees to it that the newer
+        generation is shown, or nothing, if the output has another plan by now."""
+        key = _published_key(plan, shard)
+        while self.store.exists(_shard_key(plan, shard, generation + 1)):
+            generation += 1
+            self.store.write(key, self.store.read(_shard_key(plan, shard, generation)))
+        try:
+            current = self.read_job()["plan"]
+        except FileNotFoundError:
+            return
+        if current != plan:
+            self.store.delete(key)
 
     def closed(self, plan: str) -> dict[int, Closed]:
         """The closed shards, from one listing of their markers."""
@@ -132,10 +176,9 @@ class Ledger:
         while True:
             opened, closed = self.open_generations(plan).get(shard), self.closed(plan).get(shard)
             index = number - shard * self.plan(plan)["shard_rows"]
-            if opened is not None:
-                place = Place(plan=plan, shard=shard, generation=opened, row=number)
-                before = self.records(plan, shard, opened).get(number)
-                before = before or self.shard(plan, shard, closed.generation)[index]
+            if opened:
+                place = Place(plan=plan, shard=shard, generation=opened[-1], row=number)
+                before = self.known(plan, shard, closed, opened)[number]
                 changed = change(before)
                 if changed != before:
                     folder = _record_key(place).rpartition("/")[0]
@@ -157,14 +200,8 @@ class Ledger:
     def outcomes(self, plan: str) -> Iterator[tuple[int, int, ResultRow]]:
         """Shard, row number and outcome of every row that has one, in manifest order; a shard at a time in memory."""
         closed, opened = self.closed(plan), self.open_generations(plan)
-        size = self.plan(plan)["shard_rows"]
         for shard in sorted({*closed, *opened}):
-            rows = {}
-            if shard in closed:
-                rows |= enumerate(self.shard(plan, shard, closed[shard].generation), start=shard * size)
-            if shard in opened:
-                for number, row in self.records(plan, shard, opened[shard]).items():
-                    rows[number] = replace(row, extra=rows[number].extra if number in rows else {})
+            rows = self.known(plan, shard, closed.get(shard), opened.get(shard, ()))
             for number in sorted(rows):
                 yield shard, number, rows[number]
 
@@ -196,9 +233,9 @@ class Ledger:
         """Makes `results/` show the closed shards of this plan, and nothing else."""
         wanted = {_published_key(plan, shard): (shard, one.generation) for shard, one in self.closed(plan).items()}
         shown = set(self.store.list("results"))
+        self.store.delete(sorted(shown - wanted.keys()))
         for key in sorted(wanted.keys() - shown):
             self.store.write(key, self.store.read(_shard_key(plan, *wanted[key])))
-        self.store.delete(sorted(key for key in shown - wanted.keys() if not key.startswith(f"results/{plan}-")))
 
     def leftovers(self, plan: str) -> list[str]:
         """Records of closed shards, and files of generations that do not count any more."""
@@ -206,7 +243,7 @@ class Ledger:
         left = []
         for key in self.store.list(f"{_PLANS}/{plan}/rows"):
             shard, generation = map(int, key.split("/")[-2].split("."))
-            if opened.get(shard) != generation:
+            if generation not in opened.get(shard, ()):
                 left.append(key)
         for folder in ("shards", "closed"):
             for key in self.store.list(f"{_PLANS}/{plan}/{folder}"):
@@ -217,19 +254,17 @@ class Ledger:
 
     # Damage --------------------------------------------------------------------------------------------------------
 
-    def damaged(self) -> frozenset[str]:
-        """Digests of rows whose files `verify` found missing or damaged."""
+    def damaged(self) -> dict[str, list[str]]:
+        """What `verify` found missing or damaged: files by the digest of their row."""
         try:
-            return frozenset(json.loads(self.store.read(_DAMAGED)))
+            return json.loads(self.store.read(_DAMAGED))
         except FileNotFoundError:
-            return frozenset()
+            return {}
 
-    def write_damaged(self, row_digests: set[str]) -> None:
+    def write_damaged(self, files: dict[str, list[str]]) -> None:
         """What `submit --retry-failed` is to do again."""
-        if row_digests:
-            self.store.write(_DAMAGED, json.dumps(sorted(row_digests)).encode())
-        else:
-            self.store.delete(_DAMAGED)
+        if files != self.damaged():
+            self.store.write(_DAMAGED, json.dumps(files).encode())
 
     # The job -------------------------------------------------------------------------------------------------------
 

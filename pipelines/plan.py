@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.locations import redacted
-from manifests.read import extra_columns, numbered_rows, read_schema, validated
+from manifests.read import extra_columns, numbered_rows, read_schema, stamp, validated
 from manifests.schema import ManifestRow
 from pipelines.errors import JobError
 from pipelines.identity import ManifestDigest, row_digest
@@ -25,11 +25,12 @@ _INDEX_BITS = 24  # of a locator: the row within its shard; the rest says which 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """A manifest that was read through once: how many rows, what identifies them, what is carried."""
+    """A manifest that was read through once: how many rows, what identifies them, what is carried; its files' stamp."""
 
     rows: int
     digest: ManifestDigest
     carried: pa.Schema
+    stamp: list[tuple]
 
 
 def survey(request: JobRequest) -> Survey:
@@ -43,8 +44,9 @@ def survey(request: JobRequest) -> Survey:
     def read() -> Survey:
         carried = extra_columns(read_schema(request.manifest), request.columns).remove_metadata()
         digest = ManifestDigest(str(carried))
+        before = stamp(request.manifest)
         rows = validated(request.manifest, request.columns, request.default_caption, digest.add)
-        return Survey(rows=rows, digest=digest, carried=carried)
+        return Survey(rows=rows, digest=digest, carried=carried, stamp=before)
 
     try:
         return retrying(read, request.spec.patience)
@@ -74,8 +76,8 @@ class Earlier:
                     if done:
                         keys.append(int(digest[:16], 16))
                         locators.append(source | index)
-            for shard, generation in ledger.open_generations(other).items():
-                rows = ledger.records(other, shard, generation).values()
+            for shard, generations in ledger.open_generations(other).items():
+                rows = ledger.known(other, shard, None, generations).values()
                 self.loose |= {row.row_digest: row for row in rows if row.status != FAILED}
         order = np.argsort(np.frombuffer(keys, np.uint64), kind="stable")
         self._keys = np.frombuffer(keys, np.uint64)[order]
@@ -100,8 +102,7 @@ class _OpenShard:
     number: int
     generation: int
     size: int
-    recorded: dict[int, ResultRow]  # committed in this generation, by an earlier run
-    previous: dict[int, ResultRow]  # the generation before: outcomes that are kept
+    known: dict[int, ResultRow]  # what earlier runs left
     carried: dict[int, dict[str, Any]] = field(default_factory=dict)
     rows: dict[int, ResultRow] = field(default_factory=dict)
     ran: set[int] = field(default_factory=set)
@@ -112,20 +113,25 @@ class Plan:
 
     Args:
         settings: digest of what all rows share.
-        damaged: row digests that are to be done again.
+        damaged: files of rows that are to be done again, by row digest; those that were are left out in time.
     """
 
     def __init__(
-        self, request: JobRequest, ledger: Ledger, found: Survey, settings: str, damaged: frozenset[str] = frozenset()
+        self,
+        request: JobRequest,
+        ledger: Ledger,
+        found: Survey,
+        settings: str,
+        damaged: dict[str, list[str]] | None = None,
     ) -> None:
         self.request, self.ledger, self.settings, self.carried = request, ledger, settings, found.carried
-        self.total, self.size, self.damaged = found.rows, request.shard_rows, damaged
+        self.total, self.size, self.damaged, self.stamp = found.rows, request.shard_rows, damaged or {}, found.stamp
         self.id = found.digest.plan_id(settings, request.shard_rows)
         self.closed = ledger.closed(self.id)
-        self.reopened = ledger.open_generations(self.id)
+        self.generations = ledger.open_generations(self.id)
+        self.reopened = set(self.generations)
         if request.retry_failed:
-            spoilt = {shard for shard, one in self.closed.items() if one.failed} | self._damaged_shards()
-            self.reopened |= {shard: self.closed[shard].generation + 1 for shard in spoilt - self.reopened.keys()}
+            self.reopened |= {shard for shard, one in self.closed.items() if one.failed} | self._damaged_shards()
         kept = [one for shard, one in self.closed.items() if shard not in self.reopened]
         self.counts = {
             OK: sum(one.ok for one in kept),
@@ -144,7 +150,7 @@ class Plan:
         return {
             shard
             for shard, one in self.closed.items()
-            if self.damaged & {digest for digest, _ in self.ledger.done_digests(self.id, shard, one.generation)}
+            if any(digest in self.damaged for digest, _ in self.ledger.done_digests(self.id, shard, one.generation))
         }
 
     @property
@@ -156,8 +162,11 @@ class Plan:
         """Rows without an outcome that have not been handed out."""
         return self.total - self.done - self.handed_out
 
-    def tasks(self) -> Iterator[Task]:
-        """Streams the manifest; only rows without an outcome, the others are booked on the way."""
+    def tasks(self) -> Iterator[Task | None]:
+        """Streams the manifest; only rows without an outcome, the others are booked on the way.
+
+        None: a shard was closed without any work, which may have taken a moment.
+        """
         for number, row in self._rows():
             shard_number = number // self.size
             if not self._is_open(shard_number):
@@ -173,6 +182,8 @@ class Plan:
                 yield Task(row=_without_carried(row), row_digest=digest, place=place)
             else:
                 self._book(shard, number, known)
+                if shard_number not in self._open:
+                    yield None
 
     def _rows(self) -> Iterator[tuple[int, ManifestRow]]:
         """The manifest's rows but for closed shards; taken up again where its store failed."""
@@ -183,6 +194,7 @@ class Plan:
                 return end > following and self._is_wanted(first, end)
 
             try:
+                self._check_unchanged()
                 rows = numbered_rows(request.manifest, request.columns, request.default_caption, wanted=is_wanted)
                 for number, row in rows:
                     if number >= following:
@@ -196,6 +208,18 @@ class Plan:
                 self.ledger.store.on_retry(error, delay)
                 time.sleep(delay)
 
+    def _check_unchanged(self) -> None:
+        if stamp(self.request.manifest) != self.stamp:
+            raise JobError(f"the manifest {redacted(self.request.manifest)} changed meanwhile; submit again")
+
+    def check_complete(self) -> None:
+        """Raises JobError when rows are left though the manifest has ended: it is not the one that was read before."""
+        if self.done < self.total:
+            self._check_unchanged()
+            raise JobError(
+                f"{self.total - self.done} rows have no outcome though nothing is left to do; please report it"
+            )
+
     def _is_open(self, shard: int) -> bool:
         return shard not in self.closed or shard in self.reopened
 
@@ -203,28 +227,30 @@ class Plan:
         return any(self._is_open(shard) for shard in range(first // self.size, (end - 1) // self.size + 1))
 
     def _opened(self, number: int) -> _OpenShard:
-        generation = self.reopened.get(number, 0)
-        previous = {}
-        if number in self.closed:
-            rows = self.ledger.shard(self.id, number, self.closed[number].generation)
-            previous = dict(enumerate(rows, start=number * self.size))
+        generations, closed = self.generations.get(number, []), self.closed.get(number)
+        known, recorded, generation = {}, {}, closed.generation + 1 if closed else 0
+        if closed or generations:
+            known = self.ledger.known(self.id, number, closed, generations[:-1])
+        if generations:
+            generation = generations[-1]
+            recorded = self.ledger.records(self.id, number, generation)
+            generation += any(map(self._is_again, recorded.values()))  # its place in that generation is taken
         shard = _OpenShard(
             number=number,
             generation=generation,
             size=min(self.size, self.total - number * self.size),
-            recorded=self.ledger.records(self.id, number, generation),
-            previous=previous,
+            known=known | recorded,
         )
         self._open[number] = shard
         return shard
 
+    def _is_again(self, row: ResultRow) -> bool:
+        """Whether an outcome is to be replaced by another try."""
+        return self.request.retry_failed and (row.status == FAILED or row.row_digest in self.damaged)
+
     def _known(self, shard: _OpenShard, number: int, digest: str) -> ResultRow | None:
-        if number in shard.recorded:
-            return shard.recorded[number]
-        if number in shard.previous:
-            kept = shard.previous[number]
-            again = self.request.retry_failed and (kept.status == FAILED or kept.row_digest in self.damaged)
-            return None if again else kept
+        if number in shard.known:
+            return None if self._is_again(shard.known[number]) else shard.known[number]
         found = self.earlier.find(digest) if self.earlier and digest not in self.damaged else None
         self.imported += found is not None
         return found
@@ -232,10 +258,18 @@ class Plan:
     def finish(self, place: Place, row: ResultRow) -> None:
         """Takes the outcome of a task; a shard whose rows all have one is closed."""
         self.handed_out -= 1
-        self._book(self._open[place.shard], place.row, row)
+        shard = self._open[place.shard]
+        if row.status == OK:
+            before, prompts = shard.known.get(place.row), {one.prompt for one in row.outputs}
+            spoilt = self.damaged.pop(row.row_digest, ())
+            recolored = [one for one in before.outputs if one.source == "recolor"] if before else []
+            kept = [one for one in recolored if one.image not in spoilt and one.prompt not in prompts]
+            row = replace(row, outputs=(*row.outputs, *kept))
+        self._book(shard, place.row, row)
 
     def _book(self, shard: _OpenShard, number: int, row: ResultRow) -> None:
-        shard.rows[number] = replace(row, **shard.carried.pop(number))
+        carried = shard.carried.pop(number)
+        shard.rows[number] = None if self.request.dry_run else replace(row, **carried)
         self.counts[row.status] += 1
         if len(shard.rows) == shard.size:
             self._close(shard)
@@ -243,14 +277,14 @@ class Plan:
     def _close(self, shard: _OpenShard) -> None:
         rows, generation = [shard.rows[number] for number in sorted(shard.rows)], shard.generation
         first = shard.number * self.size
-        while True:
+        while not self.request.dry_run:
             stored = self.ledger.close(self.id, shard.number, generation, rows, self.carried)
-            mine = {number - first for number in shard.ran if shard.rows[number].status != FAILED}
-            if not any(stored[index].status == FAILED for index in mine):
+            ran = {number - first for number in shard.ran}
+            if generation == 0 or all(_same(stored[index], rows[index]) for index in ran):
                 break
-            # Somebody recoloured a row of this shard meanwhile: his file has not what was repaired here.
-            rows = [rows[index] if index in mine else row for index, row in enumerate(stored)]
-            generation += 1
+            # Somebody recoloured a row of this shard meanwhile: his file has not what was done again here.
+            rows = [rows[index] if index in ran else row for index, row in enumerate(stored)]
+            generation = self.ledger.closed(self.id)[shard.number].generation + 1
         del self._open[shard.number]
 
     def write(self, facts: dict[str, Any]) -> None:
@@ -258,6 +292,11 @@ class Plan:
         self.ledger.write_plan(self.id, {"rows": self.total, "shard_rows": self.size, "settings": self.settings})
         self.ledger.write_job({**facts, "plan": self.id})
         self.ledger.publish(self.id)
+
+
+def _same(one: ResultRow, other: ResultRow) -> bool:
+    """Whether two outcomes of a row are one; a recolouring more does no harm."""
+    return (one.status, one.artifact_sha256) == (other.status, other.artifact_sha256) and one.files >= other.files
 
 
 def _without_carried(row: ManifestRow) -> ManifestRow:

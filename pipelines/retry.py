@@ -53,13 +53,19 @@ def response_of(error: BaseException) -> dict[str, Any]:
     return next((one.response for one in _chain(error) if isinstance(getattr(one, "response", None), dict)), {})
 
 
+def _passes(status: int) -> bool:
+    return (status >= 500 and status != 501) or status in _STATUSES  # 501: it will never know how
+
+
 def is_transient(error: BaseException) -> bool:
     """Throttling, server faults, timeouts, lost connections: yes. Refusals, missing objects, full disks: no."""
     response = response_of(error)
     if response:
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or status in _STATUSES or response.get("Error", {}).get("Code") in _CODES
+        return _passes(status) or response.get("Error", {}).get("Code") in _CODES
     for one in _chain(error):
+        if isinstance(status := getattr(one, "status", None), int):  # an answer over plain HTTP
+            return _passes(status)
         if isinstance(one, (FileNotFoundError, PermissionError, FileExistsError)):
             return False
         if isinstance(one, (TimeoutError, ConnectionError)) or type(one).__module__.startswith("aiohttp"):

@@ -10,7 +10,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from itertools import islice
 from typing import Any
 
 import ray
@@ -34,6 +33,7 @@ from pipelines.store import Store, probe_preconditions
 LOOK_SECONDS = 5.0  # between looks at stop requests and draining nodes
 MAX_DEATHS = 2  # of a worker, on one row: the second happens with that row alone
 MAX_REQUEUES = 10  # of a row whose machine went
+_GRACE_OF_WORKERS = 0.7  # the rest is for what they save, and for us
 
 Notice = Callable[[str], None]
 
@@ -59,7 +59,7 @@ def run_job(request: JobRequest, watch: Watch = lambda _: None, notice: Notice =
             notice("warning: the output store ignores conditional writes: two runs at once could both count")
         spec = replace(spec, preconditions=preconditions)
         store = Store(spec.output, patience=spec.patience, preconditions=preconditions)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, FileNotFoundError) as error:
         raise JobError(f"output {redacted(spec.output)}: {error}") from error
     request = replace(request, spec=spec)
     driver = _Driver(request, found, store, watch)
@@ -80,7 +80,8 @@ def _signals(driver: "_Driver") -> Iterator[None]:
     def first(number: int, _frame: Any) -> None:
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, second)
-        driver.signal = signal.Signals(number).name  # no more: the main thread may be anywhere
+        # No more than this: the main thread may be anywhere.
+        driver.signalled, driver.signal = time.monotonic(), signal.Signals(number).name
 
     def second(_number: int, _frame: Any) -> None:
         raise KeyboardInterrupt
@@ -100,10 +101,10 @@ class _Driver:
         self.request, self.found, self.store, self.watch = request, found, store, watch
         self.ledger = Ledger(store)
         self.log = EventLog(store.hurried(), request.spec.run, "driver")
-        store.on_retry = lambda error, delay: self.log("store_retry", error=str(error), seconds=delay)
+        store.on_retry = self._store_retry
         self.document: dict[str, Any] = {"state": "running"}  # what the beat says
         self.state, self.reason, self.deadline = "running", "", math.inf
-        self.signal = ""  # the name of one that came
+        self.signal, self.signalled = "", math.inf  # the name of one that came, and when
         self.crew: Crew | None = None
         self.plan: Plan | None = None
         self.suspects: deque[Task] = deque()  # each runs alone
@@ -127,8 +128,10 @@ class _Driver:
             raise
         finally:
             self.log.close()
+            # A dry run leaves what the last real one said.
+            last = lease.previous if self.request.dry_run else {**self.document, "state": self.state}
             with suppress(StoreError):  # the next run will see the beat grow old
-                lease.release(**{**self.document, "state": self.state})
+                lease.release(**last)
 
     def run(self, request: JobRequest) -> Snapshot:
         self.request = request
@@ -141,19 +144,23 @@ class _Driver:
             self._begin_plan()
             if request.dry_run:
                 self.state = "planned"
+                deque(self.plan.tasks(), maxlen=0)  # a plan of a dry run counts, and writes nothing
                 return self.snapshot()
             self._work()
         finally:
             self.crew.dismiss()
         if self.state == "running":
+            self.plan.check_complete()
             self.state = "finished"
+        if request.retry_failed:
+            self.ledger.write_damaged(self.plan.damaged)
         self._note()
         self.log("run_ended", state=self.state, **self.plan.counts)
         return self.snapshot()
 
     def _begin_plan(self) -> None:
         settings = settings_digest(self.models, self.request.spec.config)
-        damaged = self.ledger.damaged() if self.request.retry_failed else frozenset()
+        damaged = self.ledger.damaged() if self.request.retry_failed else None
         self.plan = Plan(self.request, self.ledger, self.found, settings, damaged)
         self.started = time.monotonic()
         self._note()
@@ -167,8 +174,8 @@ class _Driver:
     def _work(self) -> None:
         tasks = self.plan.tasks()
         while self._goes_on() or self.crew.busy:
-            self._hand_out(tasks)
-            if not self.crew.busy and self.crew.idle:
+            more = self._hand_out(tasks)
+            if not more and not self.crew.busy and self.crew.idle:
                 return  # a worker is free and nothing is left for it
             if time.monotonic() > self.deadline:
                 self.log("grace_over", rows=sum(len(member.batch) for member in self.crew.busy))
@@ -184,22 +191,42 @@ class _Driver:
             raise OutputInUseError(held.holder.run, held.holder.host, held.holder.pid, held.age)
         if self.signal:
             self.stop(self.signal)
+        now = time.monotonic()
+        if now - self.looked > LOOK_SECONDS:
+            self.looked = now
+            if self.store.exists(stop_key(self.request.spec.run)):
+                self.stop("asked to by `stop`")
+            self.crew.leave_draining_nodes(_GRACE_OF_WORKERS * self.request.grace_seconds)
         return self.state == "running"
 
-    def _hand_out(self, tasks: Iterator[Task]) -> None:
+    def _hand_out(self, tasks: Iterator[Task | None]) -> bool:
+        """Gives who is idle something to do; returns whether there may be more to give."""
         for member in self.crew.idle:
-            if not self._goes_on() or not (batch := self._next_batch(tasks)):
-                return
-            member.give(batch)
+            if not self._goes_on():
+                return False
+            batch = self._next_batch(tasks)
+            if batch is None:
+                return False
+            if batch:
+                member.give(batch)
+        return True
 
-    def _next_batch(self, tasks: Iterator[Task]) -> list[Task]:
+    def _next_batch(self, tasks: Iterator[Task | None]) -> list[Task] | None:
+        """Rows for one worker; none yet (empty), or none any more (None)."""
         if self.suspects:
             return [self.suspects.popleft()]
         k = self.request.spec.images_per_step
         if self.again:
             return [self.again.popleft() for _ in range(min(k, len(self.again)))]
         k = max(1, min(k, math.ceil(self.plan.left / len(self.crew.members))))  # near the end no GPU idles
-        return list(islice(tasks, k))
+        batch = []
+        for task in tasks:
+            if task is None:  # a shard was closed without work: time to look around
+                return batch
+            batch.append(task)
+            if len(batch) == k:
+                return batch
+        return batch or None
 
     def _collect(self, member: Member) -> None:
         batch, alive = member.batch, True
@@ -217,7 +244,7 @@ class _Driver:
             member.rest()
             return
         if alive:
-            cluster.restart(member.actor)
+            member.kill()
         member.come_up()
 
     def _after(self, error: RayError, member: Member) -> list[ResultRow]:
@@ -275,23 +302,23 @@ class _Driver:
 
     def stop(self, why: str) -> None:
         """Ends the run within the grace period: rows end or are checkpointed."""
-        if self.state != "running":
+        if self.state not in ("running", "too_many_failures"):
             return
         grace = self.request.grace_seconds
         self.state, self.reason, self.deadline = "stopped", why, time.monotonic() + grace
         self.log("stopping", reason=why, grace=grace)
-        self.crew.request_stop(grace)
+        self.crew.request_stop(_GRACE_OF_WORKERS * grace)
 
     def _look_around(self) -> None:
         self.crew.ask_progress()
         self._note()
         self.watch(self.snapshot())
-        now = time.monotonic()
-        if now - self.looked > LOOK_SECONDS:
-            self.looked = now
-            if self.store.exists(stop_key(self.request.spec.run)):
-                self.stop("asked to by `stop`")
-            self.crew.leave_draining_nodes(self.request.grace_seconds)
+
+    def _store_retry(self, error: BaseException, delay: float) -> None:
+        """A store that is away does not hold up a stop for longer than the grace."""
+        self.log("store_retry", error=str(error), seconds=delay)
+        if self.signal and time.monotonic() > self.signalled + self.request.grace_seconds:
+            raise StoreError(f"stopped by {self.signal} while the store was away ({error})")
 
     def _note(self) -> None:
         """Makes what the next beat says."""

@@ -62,12 +62,8 @@ def _counted(ledger: Ledger, plan: str) -> dict[str, int]:
         if shard not in opened:
             for name in counts:
                 counts[name] += getattr(one, name)
-    for shard, generation in opened.items():
-        rows = {}
-        if shard in closed:
-            before = ledger.shard(plan, shard, closed[shard].generation)
-            rows = dict(enumerate(before, start=shard * ledger.plan(plan)["shard_rows"]))
-        for row in (rows | ledger.records(plan, shard, generation)).values():
+    for shard, generations in opened.items():
+        for row in ledger.known(plan, shard, closed.get(shard), generations).values():
             counts[row.status] += 1
     return counts
 

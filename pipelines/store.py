@@ -84,6 +84,15 @@ class Store:
         """When the object was last written, by the store's clock. Raises FileNotFoundError."""
         return self._do("look at", key, self.fs.modified)
 
+    def clock(self) -> datetime:
+        """What time it is by the store."""
+        key = f"_engine/clock/{uuid.uuid4().hex}"
+        self.write(key, b"now")
+        try:
+            return self.modified(key)
+        finally:
+            self.delete(key)
+
     def write(self, key: str, content: bytes) -> None:
         """Creates or replaces an object, atomically."""
 
@@ -147,7 +156,8 @@ class Store:
 
     def litter(self, prefix: str) -> list[str]:
         """Temporary files that a killed writer left below folder `prefix`; only a local store can have them."""
-        return [key for key in self._list(prefix) if posixpath.basename(key).startswith(".")]
+        keys = self._list(prefix) if self.is_local else []
+        return [key for key in keys if posixpath.basename(key).startswith(".")]
 
     def _list(self, prefix: str) -> list[str]:
         try:
@@ -298,15 +308,20 @@ def probe_preconditions(uri: str, patience: Patience | None = None) -> bool:
         store.delete(used)
 
 
-def read_uri(uri: str, limit: int | None = None, patience: Patience | None = None) -> bytes:
+def read_uri(
+    uri: str,
+    limit: int | None = None,
+    patience: Patience | None = None,
+    on_retry: Callable[[BaseException, float], None] = lambda _error, _delay: None,
+) -> bytes:
     """The bytes at any fsspec URI; with `limit`, a file of more bytes is not read and an OSError raised."""
     fs, path = _connected(uri)
 
     def read() -> bytes:
-        if limit is not None:
+        if limit is not None and "http" not in fs.protocol:  # whose `info` calls every refusal a missing file
             size = fs.info(path).get("size")
             if size is not None and size > limit:
                 raise OSError(f"{size} bytes, limit {limit}")
         return fs.cat_file(path)
 
-    return retrying(read, patience or Patience())
+    return retrying(read, patience or Patience(), on_retry)

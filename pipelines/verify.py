@@ -10,7 +10,10 @@ from pipelines.imagefile import InputImageError, decode_gray, decode_output
 from pipelines.jobspec import MAX_PIXELS
 from pipelines.ledger import Ledger
 from pipelines.results import OK, ResultRow
+from pipelines.retry import Patience
 from pipelines.store import Store, read_uri
+
+_PATIENCE = Patience(total=20.0)  # with an input: it may be gone for good
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def verify(output: str) -> Verification:
     store = Store(output)
     rows = pictures = against_input = mismatching = 0
     differences: list[Difference] = []
-    ledger, seen, digests = Ledger(store), 0, {}
+    ledger, seen, digests, files = Ledger(store), 0, {}, set()
     for row in ledger.current():
         seen += 1
         if row.status != OK:
@@ -62,6 +65,7 @@ def verify(output: str) -> Verification:
         for key, expected, is_picture in _files(row):
             content, fault = _stored(store, key, expected)
             if fault:
+                files.add(key)
                 differences.append(Difference(row.id, key, fault))
             if not is_picture:
                 continue
@@ -70,10 +74,13 @@ def verify(output: str) -> Verification:
             wrong, fault = _luminance(content, row, gray)
             mismatching += wrong
             if fault:
+                files.add(key)
                 differences.append(Difference(row.id, key, fault))
-    damaged = {digests[one.id] for one in differences}
-    if damaged != ledger.damaged():
-        ledger.write_damaged(damaged)
+    damaged: dict[str, list[str]] = {}
+    for one in differences:
+        if one.file in files:  # an input that was replaced is no damage of ours
+            damaged.setdefault(digests[one.id], []).append(one.file)
+    ledger.write_damaged(damaged)
     return Verification(
         rows=rows,
         pending=ledger.read_job()["rows"] - seen,
@@ -104,8 +111,8 @@ def _input_gray(row: ResultRow) -> np.ndarray | None:
     if row.image is None:
         return None
     try:
-        return decode_gray(read_uri(row.image), MAX_PIXELS * 100).gray
-    except (OSError, ValueError, ImportError, InputImageError):
+        return decode_gray(read_uri(row.image, patience=_PATIENCE), MAX_PIXELS * 100).gray
+    except Exception:  # each store has exceptions of its own; without the input the recorded sha256 has to do
         return None
 
 

@@ -17,7 +17,7 @@ import torch
 from diffcolor.artifact import ArtifactRecord, from_bytes, read_record, to_bytes
 from diffcolor.base_model import load_base_model, load_judge
 from diffcolor.checkpoint import Checkpoint
-from diffcolor.colorize import Colored, Fitted, Scan, fit, recolor
+from diffcolor.colorize import MAX_SAMPLING_BATCH, Colored, Fitted, Scan, fit, recolor
 from diffcolor.config import digest
 from diffcolor.errors import ArtifactError, DiffColorError
 from diffcolor.geometry import working_gray, working_size
@@ -85,7 +85,7 @@ class Worker:
         )
         self.store = Store(spec.output, patience=spec.patience, preconditions=spec.preconditions)
         self.log = EventLog(self.store.hurried(), spec.run, f"worker-{platform.node()}-{os.getpid()}")
-        self.store.on_retry = lambda error, delay: self.log("store_retry", error=str(error), seconds=delay)
+        self.store.on_retry = self._store_retry
         self.ledger = Ledger(self.store)
         self.checkpoints = Checkpoints(self.store, self.log)
         self._progress: dict[str, Any] = {"stage": "idle", "ticks": 0}
@@ -99,6 +99,11 @@ class Worker:
     def request_stop(self, seconds: float) -> None:
         """Asks for the end of `process` within so many seconds: images end or are checkpointed."""
         self._stop_at = time.monotonic() + seconds
+
+    def _store_retry(self, error: BaseException, delay: float) -> None:
+        """Waiting for a store is no standstill."""
+        self.log("store_retry", error=str(error), seconds=delay)
+        self._progress = {**self._progress, "ticks": self._progress["ticks"] + 1}
 
     def _tell(self, stage: str, ids: list[str], **more: int) -> None:
         self._progress = {"stage": stage, "ids": ids, **more, "ticks": self._progress["ticks"] + 1}
@@ -129,7 +134,7 @@ class Worker:
 
     def _prepare(self, task: Task) -> _Job:
         row = task.row
-        image, input_sha256 = read_scan(row, self.spec.max_pixels, self.spec.patience)
+        image, input_sha256 = read_scan(row, self.spec.max_pixels, self.spec.patience, self._store_retry)
         size = working_size(*image.gray.shape, self.base.training_area, self.base.size_multiple)
         warnings = [*row.warnings, *image.warnings]
         warnings += [
@@ -208,9 +213,12 @@ class Worker:
             leave_if_the_gpu_is_lost(error)
             if len(jobs) == 1:
                 return [self._failure(jobs[0].task, error)]
-            share = len(jobs) // 2 if is_out_of_memory(error) else 1
-            self.log("lockstep_broke", ids=_ids(jobs), error=f"{type(error).__name__}: {error}", next_k=share)
-            return self._finish_in_parts(jobs, share)
+            smaller = len(jobs) // 2 if is_out_of_memory(error) else 1
+            self.log("lockstep_broke", ids=_ids(jobs), error=f"{type(error).__name__}: {error}", next_k=smaller)
+        else:
+            smaller = 0
+        if smaller:  # out of the handler: the exception's frames would hold on to all that was on the GPU
+            return self._finish_in_parts(jobs, smaller)
         share = (time.monotonic() - started) / len(jobs)
         rows = [self._failure(job.task, error) for job, error in failures]
         for job, colored in zip(healthy, painted, strict=True):
@@ -328,7 +336,12 @@ class Worker:
         """For each job, for each of its target prompts, the candidates, best first."""
         self._tell("sample", _ids(jobs))
         requests = [(job.fitted, prompt) for job in jobs for prompt in job.task.row.target_prompts]
-        candidates = iter(recolor(self.base, self.judge, requests, self.spec.config))
+        at_once = max(1, MAX_SAMPLING_BATCH // len(self.spec.config.etas))
+        ladders = []
+        for first in range(0, len(requests), at_once):
+            ladders += recolor(self.base, self.judge, requests[first : first + at_once], self.spec.config)
+            self._tell("sample", _ids(jobs), step=len(ladders), steps=len(requests))
+        candidates = iter(ladders)
         return [[next(candidates) for _ in job.task.row.target_prompts] for job in jobs]
 
     # Outcomes --------------------------------------------------------------------------------------------------------

@@ -106,6 +106,12 @@ def _raise_if(full: bool) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def SlowlyLoadedWorker(spec: JobSpec) -> QuickWorker:
+    """As long as a large model takes to load, for our purposes."""
+    time.sleep(12)
+    return QuickWorker(spec)
+
+
 class BrokenWorker:
     """Raises in its constructor."""
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,12 @@ def test_a_poisoned_row_among_its_batch_fails_alone(local_ray, tmp_path, out):
     assert (snapshot.ok, snapshot.failed) == (23, 1)
     assert len(events(out, "worker_lost")) == 2
     assert check_store(ids(), out, ok=23)[5]["error_kind"] == "process_died"
+
+
+def test_a_worker_that_dies_and_loads_for_long_is_waited_for(local_ray, tmp_path, out):
+    request = quick_request(manifest(tmp_path, {2: "dies"}, 6), out, k=1, workers=1)
+    snapshot = run_job(replace(request, worker="tests.pipelines.quick:SlowlyLoadedWorker"))
+    assert (snapshot.ok, snapshot.failed) == (5, 1)
 
 
 def test_a_worker_without_a_step_is_killed_and_its_row_quarantined(local_ray, tmp_path, out):
@@ -204,9 +211,9 @@ def finish(process: subprocess.Popen, code: int, seconds: float = 120.0) -> str:
 @pytest.mark.parametrize("way", ["SIGTERM", "Ctrl-C", "stop"])
 def test_a_stopped_run_ends_within_the_grace_and_goes_on_where_it_was(tmp_path, out, way):
     table, log = manifest(tmp_path, {}, 30), tmp_path / "log"
-    environment = {"QUICK_LOG": str(log), "QUICK_SECONDS": "0.3"}
+    environment = {"QUICK_LOG": str(log), "QUICK_SECONDS": "0.8"}
     driver = drive(table, out, environment, grace_seconds=20.0)
-    until(lambda: done(out) >= 6)
+    until(lambda: done(out) >= 4)
     asked = time.monotonic()
     if way == "SIGTERM":
         driver.terminate()

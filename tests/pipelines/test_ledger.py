@@ -56,7 +56,7 @@ def test_a_closed_shard_is_what_counts_and_its_records_are_gone(ledger):
     rows = [outcome(0, extra={"shelf": 1}), outcome(1, extra={"shelf": 2})]
     for number, row in enumerate(rows):
         ledger.commit(place(number), row, "a")
-    assert ledger.open_generations("p") == {0: 0}
+    assert ledger.open_generations("p") == {0: [0]}
     assert ledger.close("p", 0, 0, rows, pa.schema([("shelf", pa.int16())])) == rows
     assert ledger.open_generations("p") == {}
     assert ledger.records("p", 0, 0) == {}
@@ -90,7 +90,7 @@ def test_a_crash_while_closing_is_mended_by_closing_again(ledger, monkeypatch, f
         with pytest.raises(KeyboardInterrupt):
             ledger.close("p", 0, 0, rows, NOTHING)
     if fatal < 3:
-        assert ledger.open_generations("p") == {0: 0}
+        assert ledger.open_generations("p") == {0: [0]}
     assert ledger.close("p", 0, 0, rows, NOTHING) == rows
     assert ledger.closed("p")[0].ok == 2
     assert [row["id"] for row in results(ledger.store.uri)] == ["r0", "r1"]
@@ -142,6 +142,8 @@ def work(plan: Plan, worker: QuickWorker, most: int = 10**9, status: str = OK) -
     """Finishes up to `most` tasks; returns the ids that were run."""
     ran = []
     for task in plan.tasks():
+        if task is None:
+            continue
         if len(ran) == most:
             break
         row = replace(blank_result(task, worker.spec, worker.models), status=status)
@@ -228,6 +230,93 @@ def test_a_recolouring_between_a_retry_and_its_end_loses_neither(tmp_path, worke
     final = [row for _, _, row in worker.ledger.outcomes(plan.id)]
     assert [row.status for row in final] == [OK] * 10
     assert len(final[4].outputs) == 1
+
+
+def test_a_recolouring_of_a_row_in_a_shard_that_a_driver_works_on_is_not_lost(tmp_path, worker):
+    """The driver closes from what it has in memory, and knows nothing of it."""
+    plan = begin(tmp_path, rows(10))
+    for number, task in enumerate(plan.tasks()):
+        row = replace(blank_result(task, worker.spec, worker.models), status=OK)
+        plan.finish(task.place, worker.ledger.commit(task.place, row, "a"))
+        if number == 6:
+            worker.ledger.amend(plan.id, 0, 4, painted)
+    assert [len(row["outputs"]) for row in results(str(tmp_path / "out"))] == [0] * 4 + [1] + [0] * 5
+    assert [row["shelf"] for row in results(str(tmp_path / "out"))] == list(range(10))
+
+
+def test_failed_rows_of_an_open_shard_run_again_too(tmp_path, worker):
+    work(begin(tmp_path, rows(10)), worker, 3, status=FAILED)
+    assert work(begin(tmp_path, rows(10), retry_failed=True), worker, 2) == ["r0", "r1"]
+    assert work(begin(tmp_path, rows(10), retry_failed=True), worker) == [f"r{k}" for k in range(2, 10)]
+    assert [row["status"] for row in results(str(tmp_path / "out"))] == ["ok"] * 10
+    assert not [key for key in worker.store.list("_engine/plans") if "/rows/" in key]
+
+
+def test_the_slower_of_two_writers_does_not_bring_back_an_older_generation(tmp_path, worker, monkeypatch):
+    plan = begin(tmp_path, rows(3))
+    work(plan, worker)
+    ledger, slow = worker.ledger, Ledger(Store(str(tmp_path / "out")))
+    write, waiting = slow.store.write, []
+
+    def overtaken(key, content):
+        if key.startswith("results/") and not waiting:
+            waiting.append(1)
+            ledger.close(plan.id, 0, 2, [*ledger.shard(plan.id, 0, 1)[:2], outcome(2, seconds=9.0)], NOTHING)
+        write(key, content)
+
+    monkeypatch.setattr(slow.store, "write", overtaken)
+    slow.amend(plan.id, 0, 1, painted)
+    assert results(str(tmp_path / "out"))[2]["seconds"] == 9.0
+
+
+def test_a_run_of_another_plan_that_wakes_up_late_shows_nothing(tmp_path, worker):
+    late = begin(tmp_path, rows(10))
+    tasks = list(late.tasks())
+    work(begin(tmp_path, rows(10), "others"), worker)
+    for task in tasks:
+        late.finish(task.place, replace(blank_result(task, worker.spec, worker.models), status=OK))
+    assert [row["id"] for row in results(str(tmp_path / "out"))] == [f"r{k}" for k in range(10)]
+    assert worker.ledger.closed(late.id)[0].ok == 10, "its work is kept"
+
+
+def test_a_repair_keeps_recolourings_and_ends(tmp_path, worker):
+    plan = begin(tmp_path, rows(3))
+    work(plan, worker)
+    recolored = Output(
+        prompt="x", image="i", sha256="0", eta=1.0, colorfulness=0, clip_margin=0, candidates=(), source="recolor"
+    )
+    lost = replace(recolored, prompt="y", image="lost")
+    worker.ledger.amend(plan.id, 0, 1, lambda row: replace(row, outputs=(recolored, lost)))
+    damaged = {worker.ledger.shard(plan.id, 0, 1)[1].row_digest: ["lost"]}
+    request = quick_request(str(tmp_path / "m.parquet"), str(tmp_path / "out"), retry_failed=True)
+    repair = Plan(request, worker.ledger, survey(request), "settings", damaged)
+    assert work(repair, worker) == ["r1"]
+    assert repair.damaged == {}
+    assert [one["image"] for one in results(str(tmp_path / "out"))[1]["outputs"]] == ["i"]
+
+
+def test_a_manifest_that_changes_meanwhile_ends_the_run(tmp_path, worker):
+    plan = begin(tmp_path, rows(25))
+    write_manifest(tmp_path / "m.parquet", rows(15))
+    with pytest.raises(JobError, match="changed meanwhile"):
+        work(plan, worker)
+    plan = begin(tmp_path, rows(25))
+    work(plan, worker, 3)
+    write_manifest(tmp_path / "m.parquet", rows(15))
+    with pytest.raises(JobError, match="changed meanwhile"):
+        plan.check_complete()
+
+
+def test_a_dry_run_counts_what_is_there_and_writes_nothing(tmp_path, worker):
+    work(begin(tmp_path, rows(25)), worker, 12)
+    before = worker.store.list("")
+    for table, known in ((rows(25), 12), (rows(30)[::-1], 12)):
+        path = write_manifest(tmp_path / "m.parquet", table)
+        request = quick_request(path, str(tmp_path / "out"), dry_run=True)
+        plan = Plan(request, worker.ledger, survey(request), "settings")
+        assert sum(task is not None for task in plan.tasks()) == len(table) - known
+        assert plan.done == known
+    assert worker.store.list("") == before
 
 
 def test_results_show_the_current_plan_alone_at_any_time(tmp_path, worker):

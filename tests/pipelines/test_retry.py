@@ -45,6 +45,7 @@ PERMANENT = {
     "precondition": answered(412, "PreconditionFailed", number=errno.EINVAL),
     "no bucket": answered(404, "NoSuchBucket", FileNotFoundError),
     "no credentials": NoCredentialsError(),
+    "not implemented": answered(501, "NotImplemented"),
     "full disk": OSError(errno.ENOSPC, "full"),
     "local denied": PermissionError(errno.EACCES, "denied"),
     "a bug": ValueError("x"),

@@ -158,6 +158,19 @@ def test_a_server_that_stays_away_ends_the_run_resumable(tmp_path, s3_environmen
         check_store(ids(40), place)
 
 
+def test_a_stop_is_heard_while_the_store_is_away(tmp_path, s3_environment):
+    with SeaweedFS(tmp_path / "weed") as server:
+        server.bucket("archive")
+        s3_environment(server.environment)
+        place = "s3://archive/out"
+        driver = drive(manifest(tmp_path, {}, 40), place, {"QUICK_SECONDS": "0.5"}, patience=600.0, grace_seconds=3.0)
+        until(lambda: status(Store(place))["ok"] >= 4, 120)
+        server.kill()
+        time.sleep(3)
+        driver.terminate()
+        assert "SIGTERM" in finish(driver, 5, 100)
+
+
 def test_two_submits_at_once_on_s3(s3, tmp_path):
     table = manifest(tmp_path, {}, 20)
     both = [drive(table, "s3://archive/two", on_running=way) for way in ("wait", "wait")]
