@@ -57,7 +57,7 @@ class Store:
         self.requests: Counter[str] = Counter()  # asked for, by verb; those tried again count once
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
-    def hurried(self, seconds: float = 10.0) -> "Store":
+    def hurried(self, seconds: float = 5.0) -> "Store":
         """The same store for who has no time to wait: beats, events, questions."""
         return Store(self.uri, patience=Patience(total=seconds), preconditions=self.preconditions)
 

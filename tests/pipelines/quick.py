@@ -108,7 +108,7 @@ def _raise_if(full: bool) -> None:
 
 def SlowlyLoadedWorker(spec: JobSpec) -> QuickWorker:
     """As long as a large model takes to load, for our purposes."""
-    time.sleep(12)
+    time.sleep(9)
     return QuickWorker(spec)
 
 
