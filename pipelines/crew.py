@@ -108,10 +108,10 @@ class Crew:
     def busy(self) -> list[Member]:
         return [member for member in self.members if member.batch is not None]
 
-    def returned(self) -> list[Member]:
-        """Those whose batch has ended, well or not, after waiting a moment for one; who came up meanwhile is idle."""
+    def returned(self, wait: bool) -> list[Member]:
+        """Those whose batch has ended, well or not; who came up meanwhile is idle. `wait` a moment for the first."""
         calls = {member.call: member for member in self.members if member.call is not None}
-        ready = [calls[call] for call in ray.wait(list(calls), timeout=POLL_SECONDS)[0]] if calls else []
+        ready = [calls[call] for call in ray.wait(list(calls), timeout=POLL_SECONDS * wait)[0]] if calls else []
         for member in ready:
             if member.batch is None:
                 self._welcome(member)

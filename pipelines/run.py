@@ -180,7 +180,7 @@ class _Driver:
             if time.monotonic() > self.deadline:
                 self.log("grace_over", rows=sum(len(member.batch) for member in self.crew.busy))
                 return
-            for member in self.crew.returned():
+            for member in self.crew.returned(wait=not (more and self.crew.idle)):
                 self._collect(member)
             self._look_around()
 
@@ -322,7 +322,7 @@ class _Driver:
 
     def _note(self) -> None:
         """Makes what the next beat says."""
-        rate = self.finished / (time.monotonic() - self.started)
+        rate = self.finished / max(1e-3, time.monotonic() - self.started)
         self.document = {
             "plan": self.plan.id,
             "state": self.state,
