@@ -28,6 +28,9 @@ def cluster(tmp_path_factory):
     environment.pop("RAY_ADDRESS", None)
     ray, port = str(Path(sys.executable).with_name("ray")), free_port()
     command = [ray, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}", "--dashboard-host=127.0.0.1"]
+    # Its own ports for all that another Ray on this machine, such as that of the tests before, has taken.
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}"]
+    command += [f"--dashboard-agent-grpc-port={free_port()}", f"--runtime-env-agent-port={free_port()}"]
     command += [f"--dashboard-port={port}", "--disable-usage-stats", f"--temp-dir={tmp_path_factory.mktemp('r')}"]
     with (home / "log").open("wb") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
