@@ -85,7 +85,7 @@ def kill_workers_at_random(tmp_path, place: str, seed: int, kills: int) -> int:
     while driver.poll() is None and killed < kills:
         time.sleep(rng.uniform(0.3, 1.2))
         workers = descendants(driver.pid, "ray::WorkerActor")
-        if workers and done(place):
+        if workers and Path(place, "job.json").exists() and done(place):
             kill([rng.choice(workers)])
             killed += 1
     said, _ = driver.communicate(timeout=180)
