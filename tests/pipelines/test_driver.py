@@ -73,6 +73,7 @@ def test_a_poisoned_row_among_its_batch_fails_alone(local_ray, tmp_path, out):
     assert check_store(ids(), out, ok=23)[5]["error_kind"] == "process_died"
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_and_loads_for_long_is_waited_for(local_ray, tmp_path, out):
     request = quick_request(manifest(tmp_path, {2: "dies"}, 6), out, k=1, workers=1)
     snapshot = run_job(replace(request, worker="tests.pipelines.quick:SlowlyLoadedWorker"))
@@ -243,15 +244,14 @@ def test_a_second_signal_leaves_at_once(tmp_path, out):
     finish(driver, 130, 30)
 
 
-def test_two_submits_at_once_never_count_a_row_twice(tmp_path, out):
+@pytest.mark.parametrize("number", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, 20))])
+def test_two_submits_at_once_never_count_a_row_twice(tmp_path, out, number):
     table = manifest(tmp_path, {}, 20)
-    for number in range(2):
-        place = f"{out}{number}"
-        both = [drive(table, place, {"QUICK_SECONDS": "0.2"}), drive(table, place, {"QUICK_SECONDS": "0.2"})]
-        for process in both:
-            process.communicate(timeout=120)
-        assert sorted(process.returncode for process in both) in ([0, 7], [0, 0])
-        check_store(ids(20), place)
+    both = [drive(table, out, {"QUICK_SECONDS": "0.2"}) for _ in range(2)]
+    for process in both:
+        process.communicate(timeout=120)
+    assert sorted(process.returncode for process in both) in ([0, 7], [0, 0])
+    check_store(ids(20), out)
 
 
 def test_a_frozen_driver_that_thaws_changes_nothing(tmp_path, out):

@@ -158,6 +158,7 @@ def test_a_server_that_stays_away_ends_the_run_resumable(tmp_path, s3_environmen
         check_store(ids(40), place)
 
 
+@pytest.mark.slow
 def test_a_stop_is_heard_while_the_store_is_away(tmp_path, s3_environment):
     with SeaweedFS(tmp_path / "weed") as server:
         server.bucket("archive")
