@@ -179,7 +179,7 @@ class Plan:
                 shard.ran.add(number)
                 self.handed_out += 1
                 place = Place(plan=self.id, shard=shard_number, generation=shard.generation, row=number)
-                yield Task(row=_without_carried(row), row_digest=digest, place=place)
+                yield Task(row=replace(row, extra={}), row_digest=digest, place=place)
             else:
                 self._book(shard, number, known)
                 if shard_number not in self._open:
@@ -202,7 +202,9 @@ class Plan:
                         yield number, row
                 return
             except Exception as error:
-                delay = next(delays, None) if is_transient(error) else None
+                if not is_transient(error):
+                    raise
+                delay = next(delays, None)
                 if delay is None:
                     raise _unreadable(request, error) from error
                 self.ledger.store.on_retry(error, delay)
@@ -297,8 +299,3 @@ class Plan:
 def _same(one: ResultRow, other: ResultRow) -> bool:
     """Whether two outcomes of a row are one; a recolouring more does no harm."""
     return (one.status, one.artifact_sha256) == (other.status, other.artifact_sha256) and one.files >= other.files
-
-
-def _without_carried(row: ManifestRow) -> ManifestRow:
-    """What a worker needs of a row."""
-    return replace(row, extra={})
