@@ -48,6 +48,23 @@ class Preset(StrEnum):
     draft = "draft"
 
 
+class Format(StrEnum):
+    input = "input"
+    tiff = "tiff"
+    png = "png"
+    jp2 = "jp2"
+    webp = "webp"
+
+
+class AccessCopy(StrEnum):
+    jpeg = "jpeg"
+
+
+class Toned(StrEnum):
+    reject = "reject"
+    desaturate = "desaturate"
+
+
 class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
@@ -111,6 +128,18 @@ def submit(
     cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="CPUs that each worker reserves.")] = None,
     eta: EtaOption = None,
     max_pixels: Annotated[int, typer.Option(help="Larger images are refused before they are decoded.")] = 400_000_000,
+    format: Annotated[
+        Format, typer.Option(help="Of the outputs, all lossless. input: the scan's own; TIFF for JPEG, PNG for BMP.")
+    ] = Format.input,
+    access_copy: Annotated[
+        AccessCopy | None, typer.Option(help="Write a smaller, lossy copy of each output beside it.")
+    ] = None,
+    access_size: Annotated[int, typer.Option(min=64, help="Longest side of the access copies in pixels.")] = 4000,
+    toned: Annotated[Toned, typer.Option(help="What to do with sepia and other toned scans.")] = Toned.reject,
+    assume_srgb: Annotated[
+        bool, typer.Option("--assume-srgb", help="Accept scans whose ICC profile is broken or not a gray one.")
+    ] = False,
+    mark: Annotated[bool, typer.Option(help="Write into each picture's XMP that its colours are machine-made.")] = True,
     retry_failed: Annotated[
         bool, typer.Option(help="Run rows again that failed before, or whose files `verify` found damaged.")
     ] = False,
@@ -145,7 +174,7 @@ def submit(
 ) -> None:
     """Colorize a manifest. Submitting again to the same output does only what is missing."""
     from pipelines.errors import OutputInUseError
-    from pipelines.jobspec import JobRequest, JobSpec, new_run_id
+    from pipelines.jobspec import JobRequest, JobSpec, OutputOptions, new_run_id
     from pipelines.retry import Patience
 
     output = output or f"{Path(manifest.rstrip('/')).stem}-colorized"
@@ -160,6 +189,14 @@ def submit(
         device=device.value,
         images_per_step=images_per_step,
         max_pixels=max_pixels,
+        outputs=OutputOptions(
+            format=format.value,
+            access_copy=access_copy and access_copy.value,
+            access_size=access_size,
+            toned=toned.value,
+            assume_srgb=assume_srgb,
+            mark=mark,
+        ),
         checkpoint_seconds=checkpoint_every,
         timeout_seconds=timeout_per_image,
         patience=Patience(total=store_patience),

@@ -23,6 +23,7 @@ class ArtifactRecord:
         height, width: working size, pixels.
         gray_sha256: of the decoded gray array that was fitted.
         primary_image: key of stage 1's picture, which holds the exact gray scan as its luma.
+        primary_preview: key of a small one to look at.
     """
 
     base_model: str
@@ -36,6 +37,7 @@ class ArtifactRecord:
     width: int
     gray_sha256: str
     primary_image: str
+    primary_preview: str | None = None
 
 
 def to_bytes(fitted: Fitted, record: ArtifactRecord) -> bytes:

@@ -3,9 +3,12 @@
 import math
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
+
+from diffcolor.upsample import box_average
+
+_LARGE = 1 << 24  # pixels from which strips are averaged instead of the whole filtered
 
 
 def working_size(height: int, width: int, training_area: int, multiple: int) -> tuple[int, int]:
@@ -28,9 +31,11 @@ def working_size(height: int, width: int, training_area: int, multiple: int) -> 
     )
 
 
-def working_gray(gray: NDArray[np.unsignedinteger], height: int, width: int) -> torch.Tensor:
-    """The scan as the model sees it: (H, W) uint8 or uint16 to (1, height, width) float32 in [0, 1]."""
-    small = Image.fromarray(gray).resize(
-        (width, height), Image.Resampling.BOX if gray.size > 2**24 else Image.Resampling.LANCZOS
-    )
-    return torch.from_numpy(np.asarray(small, np.float32) / np.iinfo(gray.dtype).max).clamp(0, 1)[None]
+def working_gray(gray: NDArray[np.unsignedinteger], height: int, width: int) -> NDArray[np.float32]:
+    """The scan at the size at which the model sees it: (H, W) uint8 or uint16 to (height, width) in [0, 1]."""
+    if gray.size > _LARGE:
+        small = box_average(gray, height, width)
+    else:
+        whole = Image.fromarray(np.asarray(gray, np.float32))
+        small = np.asarray(whole.resize((width, height), Image.Resampling.LANCZOS))
+    return np.clip(small / np.float32(np.iinfo(gray.dtype).max), 0, 1)

@@ -4,6 +4,8 @@ The promise: `(19595*R + 38470*G + 7471*B + 32768) >> 16` of every lossless outp
 8 and at 16 bit. At 8 bit this is BT.601 luma as `PIL.Image.convert("L")` computes it (Pillow >= 6).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,7 +22,36 @@ def luma(rgb: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
     return ((r + g + b + np.uint32(32768)) >> np.uint32(16)).astype(rgb.dtype)
 
 
-def recombine(gray: NDArray[np.unsignedinteger], chroma: NDArray[np.floating]) -> NDArray[np.unsignedinteger]:
+@dataclass
+class Reductions:
+    """What `recombine` had to do, summed over its calls.
+
+    Attributes:
+        pixels: seen.
+        reduced: those whose chroma was out of gamut and was reduced.
+        kept: sum over these of the share of their chroma that was kept.
+        repaired: those whose rounding a float error had spoilt, put right in integers.
+    """
+
+    pixels: int = 0
+    reduced: int = 0
+    kept: float = 0.0
+    repaired: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of the pixels, those that were reduced."""
+        return self.reduced / max(1, self.pixels)
+
+    @property
+    def mean_kept(self) -> float:
+        """Share of its chroma that a reduced pixel kept, on average; 1 where none was reduced."""
+        return self.kept / self.reduced if self.reduced else 1.0
+
+
+def recombine(
+    gray: NDArray[np.unsignedinteger], chroma: NDArray[np.floating], reductions: Reductions | None = None
+) -> NDArray[np.unsignedinteger]:
     """Colours a scan without touching its luminance.
 
     Why it is exact for every input: let t be a real colour in the cube with luma exactly Y, and q its channels rounded
@@ -30,6 +61,7 @@ def recombine(gray: NDArray[np.unsignedinteger], chroma: NDArray[np.floating]) -
     Args:
         gray: (H, W), uint8 or uint16, the scan's code values.
         chroma: (H, W, 2), `R - luma` and `B - luma` in units of full scale, about -1..1.
+        reductions: is added to.
 
     Returns:
         (H, W, 3), dtype of `gray`. Colours out of gamut are reduced in chroma at constant luma, hue direction kept.
@@ -50,14 +82,16 @@ def recombine(gray: NDArray[np.unsignedinteger], chroma: NDArray[np.floating]) -
     target = np.clip(y + scale * direction, 0, full)  # the clip removes float dust only
     rounded = np.ceil(target - 0.5).astype(np.int64)
     # Float error may leave a luma off by one; adding e to all three channels changes the integer luma by exactly e.
-    rounded += (gray.astype(np.int64) - luma(rounded.astype(gray.dtype)).astype(np.int64))[..., None]
+    errors = gray.astype(np.int64) - luma(rounded.astype(gray.dtype)).astype(np.int64)
+    rounded += errors[..., None]
     assert ((rounded >= 0) & (rounded <= full)).all(), "repair left the colour cube"
+    if reductions is not None:
+        out_of_gamut = scale[..., 0] < 1
+        reductions.pixels += gray.size
+        reductions.reduced += int(np.count_nonzero(out_of_gamut))
+        reductions.kept += float(scale[..., 0][out_of_gamut].sum())
+        reductions.repaired += int(np.count_nonzero(errors))
     return rounded.astype(gray.dtype)
-
-
-def mismatches(gray: NDArray[np.unsignedinteger], rgb: NDArray[np.unsignedinteger]) -> int:
-    """Number of pixels whose integer luma differs from `gray` ((H, W) against (H, W, 3))."""
-    return int(np.count_nonzero(luma(rgb) != gray))
 
 
 def soft_luma(rgb: Tensor) -> Tensor:
@@ -82,7 +116,6 @@ def replace_luma(rgb: Tensor, gray: Tensor) -> Tensor:
     return gray + scale * direction
 
 
-def chroma_planes(rgb: Tensor) -> NDArray[np.float32]:
-    """`R - luma` and `B - luma` of one picture (3, h, w) in [0, 1]; returns (h, w, 2) float32."""
-    offsets = (rgb.unsqueeze(0) - soft_luma(rgb.unsqueeze(0)))[0]
-    return offsets[[0, 2]].permute(1, 2, 0).float().cpu().numpy()
+def chroma_planes(rgb: NDArray[np.floating]) -> NDArray[np.float32]:
+    """`R - luma` and `B - luma` of a picture (h, w, 3) in [0, 1]; returns (h, w, 2)."""
+    return (rgb[..., [0, 2]] - (rgb @ np.array([_R, _G, _B]))[..., None]).astype(np.float32)

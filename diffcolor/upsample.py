@@ -1,121 +1,135 @@
 """Low-resolution chroma brought to the scan's pixel size: joint bilateral upsampling with one back-projection.
 
-Works on rows, so that memory follows the strip and not the page: `ChromaUpsampler(...).rows(first, last)`.
+Time and memory have a bound whatever the page's size: edges are followed at a guide of at most `GUIDE_PIXELS`, from
+which chroma goes on to native size bicubically, rows at a time.
 """
 
-from itertools import pairwise
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffcolor.luminance import recombine
-
 RADIUS = 2  # low-resolution cells
 SPATIAL_SIGMA = 0.7  # low-resolution cells
 LUMINANCE_SIGMA = 0.1  # of full scale
+GUIDE_PIXELS = 1 << 24
 STRIP_PIXELS = 1 << 19
+_HALO = 4  # rows that bicubic interpolation looks beyond its own
+
+
+def _means(plane: NDArray, edges: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Means of `plane` (2-D) between neighbouring `edges` (in its rows or columns, may be broken) along an axis."""
+    values = np.moveaxis(plane, axis, 0)
+    sums = np.zeros((len(values) + 1, values.shape[1]))
+    np.cumsum(values, 0, np.float64, sums[1:])
+    whole = np.minimum(edges.astype(int), len(values) - 1)
+    at_edges = sums[whole] + (edges - whole)[:, None] * values[whole]
+    return np.moveaxis(np.diff(at_edges, axis=0) / np.diff(edges)[:, None], 0, axis)
 
 
 def box_average(plane: NDArray, height: int, width: int) -> NDArray[np.float32]:
-    """Area average of (H, W) or (H, W, C) float32 to (height, width[, C]); ratios need not be whole."""
-    channels = plane[..., None] if plane.ndim == 2 else plane
-    averaged = [
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(channels[..., c], dtype=np.float32)).resize(
-                (width, height), Image.Resampling.BOX
-            )
-        )
-        for c in range(channels.shape[-1])
-    ]
-    return averaged[0] if plane.ndim == 2 else np.stack(averaged, axis=-1)
+    """Area average of (H, W) or (H, W, C) of any real dtype to (height, width[, C]) float32; ratios need not be whole.
+
+    Reads the plane strip by strip: memory follows the strip and the result.
+    """
+    if plane.ndim == 3:
+        return np.stack([box_average(plane[..., c], height, width) for c in range(plane.shape[2])], axis=-1)
+    averaged = np.empty((height, width), np.float32)
+    ratio = plane.shape[0] / height
+    step = max(1, int(STRIP_PIXELS / (ratio * plane.shape[1])))
+    for first in range(0, height, step):
+        last = min(first + step, height)
+        top, bottom = first * ratio, min(last * ratio, plane.shape[0])
+        start, end = int(top), math.ceil(bottom)
+        columns = _means(plane[start:end], np.linspace(0, plane.shape[1], width + 1), axis=1)
+        edges = np.minimum(np.arange(first, last + 1) * ratio, plane.shape[0]) - start
+        averaged[first:last] = _means(columns, edges, axis=0)
+    return averaged
+
+
+def bicubic_rows(plane: NDArray, height: int, width: int, first: int, last: int) -> NDArray[np.float32]:
+    """Rows first..last of (h, w, C) enlarged to (height, width, C)."""
+    ratio = plane.shape[0] / height
+    top, bottom = first * ratio, min(last * ratio, plane.shape[0])
+    start, end = max(0, int(top) - _HALO), min(plane.shape[0], math.ceil(bottom) + _HALO)
+    box = (0, top - start, plane.shape[1], bottom - start)
+    planes = [Image.fromarray(np.ascontiguousarray(plane[start:end, :, c])) for c in range(plane.shape[2])]
+    enlarged = [one.resize((width, last - first), Image.Resampling.BICUBIC, box=box) for one in planes]
+    return np.stack([np.asarray(one) for one in enlarged], axis=-1)
 
 
 class ChromaUpsampler:
     """Upsamples `chroma` along the edges of `gray`.
 
     Args:
-        gray: (H, W), uint8 or uint16: the guide, at native size.
+        gray: (H, W), uint8 or uint16, at native size.
         chroma: (h, w, 2) float32, `R - luma` and `B - luma` of the working picture.
+        cell: native pixels over which edges are no edges: the dots of a halftone.
     """
 
-    def __init__(self, gray: NDArray[np.unsignedinteger], chroma: NDArray[np.float32]) -> None:
-        self.gray = gray
-        self.full = np.float32(np.iinfo(gray.dtype).max)
-        self.height, self.width = chroma.shape[:2]
-        self.guide = box_average(gray, self.height, self.width) / self.full
-        self.chroma = chroma
+    def __init__(self, gray: NDArray[np.unsignedinteger], chroma: NDArray[np.float32], cell: float = 1.0) -> None:
+        self.shape = gray.shape
+        full = np.float32(np.iinfo(gray.dtype).max)
+        shrink = max(1.0, cell, math.sqrt(gray.size / GUIDE_PIXELS))
+        if shrink > 1:
+            height, width = (max(1, round(side / shrink)) for side in gray.shape)
+            guide = box_average(gray, height, width) / full
+        else:
+            guide = gray
+        cells = box_average(gray, *chroma.shape[:2]) / full
+        self.planes = np.empty((*guide.shape, 2), np.float32)
+        step = max(1, STRIP_PIXELS // guide.shape[1])
+        ranges = [(first, min(first + step, len(guide))) for first in range(0, len(guide), step)]
+        for first, last in ranges:
+            part = guide[first:last] if shrink > 1 else guide[first:last].astype(np.float32) / full
+            self.planes[first:last] = _bilateral(part, first, guide.shape, cells, chroma)
         # Back-projection (Irani and Peleg 1991): what the result's own box average misses is added back, so that
         # no colour of the model is lost to the filter.
-        self.residual = chroma - self._averaged_result()
-
-    def _averaged_result(self) -> NDArray[np.float32]:
-        """Box average of the bilateral result over each low-resolution cell, accumulated strip by strip."""
-        rows_of_cell = self._cell_rows()
-        return np.stack(
-            [box_average(self._bilateral(first, last), 1, self.width)[0] for first, last in rows_of_cell]
-        ).astype(np.float32)
-
-    def _cell_rows(self) -> list[tuple[int, int]]:
-        """Native rows that each low-resolution row covers, at least one."""
-        edges = np.linspace(0, self.gray.shape[0], self.height + 1)
-        return [(int(first), max(int(first) + 1, int(np.ceil(last)))) for first, last in pairwise(edges)]
-
-    def _positions(self, first: int, last: int, size: int, cells: int) -> NDArray[np.float32]:
-        """Centres of native pixels `first..last` of an axis in low-resolution cell units."""
-        return ((np.arange(first, last, dtype=np.float32) + 0.5) * (cells / size) - 0.5).astype(np.float32)
-
-    def _bilateral(self, first: int, last: int) -> NDArray[np.float32]:
-        """Joint bilateral upsampling (Kopf et al. 2007) of native rows first..last; (rows, W, 2)."""
-        native = self.gray[first:last].astype(np.float32) / self.full
-        y = self._positions(first, last, self.gray.shape[0], self.height)
-        x = self._positions(0, self.gray.shape[1], self.gray.shape[1], self.width)
-        y_cell, x_cell = np.round(y).astype(int), np.round(x).astype(int)
-        total = np.zeros((*native.shape, 2), np.float32)
-        weights = np.full(native.shape, 1e-12, np.float32)
-        for dy in range(-RADIUS, RADIUS + 1):
-            rows = np.clip(y_cell + dy, 0, self.height - 1)
-            y_weight = np.exp(-((y - (y_cell + dy)) ** 2) / (2 * SPATIAL_SIGMA**2))
-            for dx in range(-RADIUS, RADIUS + 1):
-                columns = np.clip(x_cell + dx, 0, self.width - 1)
-                x_weight = np.exp(-((x - (x_cell + dx)) ** 2) / (2 * SPATIAL_SIGMA**2))
-                likeness = np.exp(-((native - self.guide[np.ix_(rows, columns)]) ** 2) / (2 * LUMINANCE_SIGMA**2))
-                # A floor keeps a pixel unlike all its cells (a lone scratch) coloured like its neighbourhood.
-                weight = y_weight[:, None] * x_weight[None, :] * np.maximum(likeness, 1e-4)
-                total += weight[..., None] * self.chroma[np.ix_(rows, columns)]
-                weights += weight
-        return total / weights[..., None]
+        missed = chroma - box_average(self.planes, *chroma.shape[:2])
+        for first, last in ranges:
+            self.planes[first:last] += bicubic_rows(missed, *guide.shape, first, last)
 
     def rows(self, first: int, last: int) -> NDArray[np.float32]:
         """Chroma of native rows first..last, (last - first, W, 2) float32."""
-        native_height, native_width = self.gray.shape
-        scale = self.height / native_height
-        top, bottom = first * scale, last * scale
-        residual = [
-            np.asarray(
-                Image.fromarray(np.ascontiguousarray(self.residual[..., c])).resize(
-                    (native_width, last - first), Image.Resampling.BICUBIC, box=(0, top, self.width, bottom)
-                )
-            )
-            for c in range(2)
-        ]
-        return self._bilateral(first, last) + np.stack(residual, axis=-1)
+        if self.planes.shape[:2] == self.shape:
+            return self.planes[first:last]
+        return bicubic_rows(self.planes, *self.shape, first, last)
 
 
-def colorize_scan(gray: NDArray[np.unsignedinteger], chroma: NDArray[np.float32]) -> NDArray[np.unsignedinteger]:
-    """Working-size chroma on the native scan, luminance exact.
+def _positions(first: int, last: int, size: int, cells: int) -> NDArray[np.float32]:
+    """Centres of pixels first..last of an axis of `size` in units of its `cells`."""
+    return ((np.arange(first, last, dtype=np.float32) + 0.5) * (cells / size) - 0.5).astype(np.float32)
+
+
+def _bilateral(
+    guide: NDArray[np.float32], first: int, size: tuple[int, int], cells: NDArray[np.float32], chroma: NDArray
+) -> NDArray[np.float32]:
+    """Joint bilateral upsampling (Kopf et al. 2007) of the rows of `guide`, which begin at row `first` of `size`.
 
     Args:
-        gray: (H, W), uint8 or uint16.
-        chroma: (h, w, 2) float32.
+        guide: (rows, W) in [0, 1].
+        cells: (h, w), the guide's low-resolution average.
+        chroma: (h, w, 2).
 
     Returns:
-        (H, W, 3), dtype of `gray`; its integer luma equals `gray` at every pixel.
+        (rows, W, 2).
     """
-    upsampler = ChromaUpsampler(gray, chroma)
-    colored = np.empty((*gray.shape, 3), gray.dtype)
-    step = max(1, STRIP_PIXELS // gray.shape[1])
-    for first in range(0, gray.shape[0], step):
-        last = min(first + step, gray.shape[0])
-        colored[first:last] = recombine(gray[first:last], upsampler.rows(first, last))
-    return colored
+    height, width = cells.shape
+    y = _positions(first, first + len(guide), size[0], height)
+    x = _positions(0, size[1], size[1], width)
+    y_cell, x_cell = np.round(y).astype(int), np.round(x).astype(int)
+    total = np.zeros((*guide.shape, 2), np.float32)
+    weights = np.full(guide.shape, 1e-12, np.float32)
+    for dy in range(-RADIUS, RADIUS + 1):
+        rows = np.clip(y_cell + dy, 0, height - 1)
+        y_weight = np.exp(-((y - (y_cell + dy)) ** 2) / (2 * SPATIAL_SIGMA**2))
+        for dx in range(-RADIUS, RADIUS + 1):
+            columns = np.clip(x_cell + dx, 0, width - 1)
+            x_weight = np.exp(-((x - (x_cell + dx)) ** 2) / (2 * SPATIAL_SIGMA**2))
+            likeness = np.exp(-((guide - cells[np.ix_(rows, columns)]) ** 2) / (2 * LUMINANCE_SIGMA**2))
+            # A floor keeps a pixel unlike all its cells (a lone scratch) coloured like its neighbourhood.
+            weight = y_weight[:, None] * x_weight[None, :] * np.maximum(likeness, 1e-4)
+            total += weight[..., None] * chroma[np.ix_(rows, columns)]
+            weights += weight
+    return total / weights[..., None]

@@ -23,6 +23,14 @@ SCHEMA = pa.schema(
         ),
         pa.field("group_id", pa.string(), metadata={"doc": "series this picture belongs to; carried along"}),
         pa.field("seed", pa.int64(), metadata={"doc": "0 .. 2^63-1; default: derived from the id"}),
+        pa.field("page", pa.int64(), metadata={"doc": "page of a TIFF that has several, from 0"}),
+        pa.field(
+            "regions",
+            pa.list_(pa.list_(pa.int64())),
+            metadata={"doc": "boxes [x, y, width, height] in pixels: only they get colour"},
+        ),
+        pa.field("toned", pa.string(), metadata={"doc": "'reject' or 'desaturate' a sepia scan; default: the job's"}),
+        pa.field("prompt_writer", pa.string(), metadata={"doc": "who wrote the prompts; named in the pictures' marks"}),
         pa.field("image_sha256", pa.string(), metadata={"doc": "expected sha256 of the image file, 64 hex digits"}),
     ]
 )
@@ -37,6 +45,8 @@ class ManifestRow:
         image: absolute URI; None when `image_bytes` is given.
         target_prompts: the row's own and, last, the one that its colour hints make. Never empty: without any, the
             caption itself is the target.
+        page: from 0; None where the file has one.
+        regions: boxes x, y, width, height in pixels; none is the whole page.
         extra: the columns that are carried into the results untouched.
     """
 
@@ -49,6 +59,10 @@ class ManifestRow:
     anti_color_prompts: tuple[str, ...] | None = None
     group_id: str | None = None
     seed: int
+    page: int | None = None
+    regions: tuple[tuple[int, int, int, int], ...] = ()
+    toned: str | None = None
+    prompt_writer: str | None = None
     image_sha256: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

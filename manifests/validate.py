@@ -22,7 +22,8 @@ RESERVED = frozenset(
     (
         "status error_kind error_message warnings outputs primary_image artifact input_sha256 gray_sha256 "
         "width height base_model judge config_digest seconds luminance_mismatches row_digest fit_key trained_steps "
-        "primary_sha256 artifact_sha256 resumed_at context_prompt"
+        "primary_sha256 artifact_sha256 resumed_at context_prompt source halftone preview primary_preview software "
+        "finished_at losses decision"
     ).split()
 )
 
@@ -32,7 +33,7 @@ def accepts(actual: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_null(actual):
         return True
     if pa.types.is_list(wanted):
-        is_list = pa.types.is_list(actual) or pa.types.is_large_list(actual)
+        is_list = pa.types.is_list(actual) or pa.types.is_large_list(actual) or pa.types.is_fixed_size_list(actual)
         return is_list and accepts(actual.value_type, wanted.value_type)
     if pa.types.is_string(wanted):
         if pa.types.is_dictionary(actual):
@@ -135,6 +136,13 @@ class Validator:
         seed = values.get("seed")
         if seed is not None and not 0 <= seed < 2**63:
             fault("bad_seed", f"seed {seed} is outside 0 .. 2^63-1")
+        page, regions, toned = values.get("page"), values.get("regions") or (), values.get("toned") or None
+        if page is not None and page < 0:
+            fault("bad_page", f"page {page}; pages count from 0")
+        if any(len(box or ()) != 4 or any(one is None or one < 0 for one in box) or 0 in box[2:] for box in regions):
+            fault("bad_region", f"regions {regions!r}; give boxes [x, y, width, height] in pixels")
+        if toned not in (None, "reject", "desaturate"):
+            fault("bad_toned", f"toned {toned!r} is neither 'reject' nor 'desaturate'")
         expected = values.get("image_sha256")
         if expected is not None and not _SHA256.fullmatch(expected):
             fault("bad_sha256", f"image_sha256 {expected!r} is not 64 hexadecimal digits")
@@ -151,6 +159,10 @@ class Validator:
             anti_color_prompts=negatives or None,
             group_id=values.get("group_id"),
             seed=seed_of(row_id) if seed is None else seed,
+            page=page,
+            regions=tuple(tuple(box) for box in regions),
+            toned=toned,
+            prompt_writer=values.get("prompt_writer") or None,
             image_sha256=expected.lower() if expected else None,
             extra={name: value for name, value in values.items() if name not in COLUMNS},
             warnings=tuple(warnings),

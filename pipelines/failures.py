@@ -7,7 +7,7 @@ import traceback
 import torch
 
 from diffcolor.errors import DiffColorError
-from pipelines.imagefile import InputImageError
+from pipelines.images.errors import InputImageError
 from pipelines.results import FAILED, SKIPPED
 
 logger = logging.getLogger(__name__)

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from diffcolor.config import Config, digest
 from manifests.schema import ManifestRow
+from pipelines.jobspec import OutputOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,15 @@ def _fit_settings(models: Models, config: Config) -> dict:
 
 
 def _fit_facts(row: ManifestRow) -> dict:
-    return {"caption": row.caption, "anti_color_prompts": row.anti_color_prompts, "seed": row.seed}
+    """Of a row, what its training sees; the page, its regions and how a tone is taken off make the gray values."""
+    return {
+        "caption": row.caption,
+        "anti_color_prompts": row.anti_color_prompts,
+        "seed": row.seed,
+        "page": row.page,
+        "regions": row.regions,
+        "toned": row.toned,
+    }
 
 
 def fit_key(input_sha256: str, row: ManifestRow, models: Models, config: Config) -> str:
@@ -40,16 +49,18 @@ def fit_key(input_sha256: str, row: ManifestRow, models: Models, config: Config)
     return _digest({"input": input_sha256, **_fit_facts(row), **_fit_settings(models, config)})
 
 
-def settings_digest(models: Models, config: Config) -> str:
+def settings_digest(models: Models, config: Config, outputs: OutputOptions) -> str:
     """Everything that all rows of a job share and that may change a result."""
-    return _digest({"sample": digest(config.sample), "etas": config.etas, **_fit_settings(models, config)})
+    sampling = {"sample": digest(config.sample), "etas": config.etas, "outputs": asdict(outputs)}
+    return _digest({**sampling, **_fit_settings(models, config)})
 
 
 def facts_digest(row: ManifestRow) -> str:
     """Everything of a row that may change its result. Known before the image is read: that is named by its checksum
     column if there is one, else by its bytes or its URI (a file replaced under its URI is then not noticed)."""
     image = row.image_sha256 or (sha256(row.image_bytes) if row.image_bytes is not None else row.image)
-    return _digest({"id": row.id, "image": image, "target_prompts": row.target_prompts, **_fit_facts(row)})
+    named = {"id": row.id, "image": image, "prompt_writer": row.prompt_writer}
+    return _digest({**named, "target_prompts": row.target_prompts, **_fit_facts(row)})
 
 
 def row_digest(row: ManifestRow, settings: str) -> str:

@@ -1,32 +1,48 @@
 """A row's scan, read, checked and decoded; whatever is wrong with it is an `InputImageError`."""
 
+import io
+import posixpath
 from collections.abc import Callable
+from dataclasses import replace
+from typing import BinaryIO
 
 from manifests.locations import redacted
 from manifests.schema import ManifestRow
-from pipelines.identity import sha256
-from pipelines.imagefile import GrayImage, InputImageError, decode_gray
+from pipelines.images import scratch
+from pipelines.images.errors import InputImageError
+from pipelines.images.gray import GrayImage, Rules, decode_gray
+from pipelines.images.view import View
+from pipelines.images.xmp import MAX_BYTES, BadXmpError, parsed
 from pipelines.retry import Patience, is_transient
-from pipelines.store import read_uri
+from pipelines.store import fetch_uri
 
 MAX_INPUT_BYTES = 4 << 30
+_WEB = ("http://", "https://")
+_WEB_PATIENCE = 60.0  # seconds: a web server that is gone is one of many, and seldom comes back within the job
+OnRetry = Callable[[BaseException, float], None]
 
 
-def read_scan(
-    row: ManifestRow, max_pixels: int, patience: Patience, on_retry: Callable[[BaseException, float], None]
-) -> tuple[GrayImage, str]:
-    """The decoded scan, and the sha256 of its file."""
-    content = row.image_bytes if row.image_bytes is not None else _read(row.image, patience, on_retry)
-    found = sha256(content)
-    if row.image_sha256 and row.image_sha256 != found:
-        message = f"sha256 {row.image_sha256} expected, {found} found: not the catalogued file"
-        raise InputImageError("input_changed", message)
-    return decode_gray(content, max_pixels), found
+def read_scan(row: ManifestRow, rules: Rules, patience: Patience, on_retry: OnRetry) -> tuple[View, str]:
+    """What is to be seen of the decoded scan, and the sha256 of its file."""
+    with _opened(row, patience, on_retry) as file:
+        found = scratch.sha256_of_file(file)
+        if row.image_sha256 and row.image_sha256 != found:
+            message = f"sha256 {row.image_sha256} expected, {found} found: not the catalogued file"
+            raise InputImageError("input_changed", message)
+        image = decode_gray(file, replace(rules, toned=row.toned or rules.toned), row.page)
+    if row.image is not None:
+        image = _with_sidecar(image, row.image, patience)
+    return View(image, row.regions).check(), found
 
 
-def _read(uri: str, patience: Patience, on_retry: Callable[[BaseException, float], None]) -> bytes:
+def _opened(row: ManifestRow, patience: Patience, on_retry: OnRetry) -> BinaryIO:
+    if row.image_bytes is not None:
+        return io.BytesIO(row.image_bytes)
+    uri = row.image
+    if uri.startswith(_WEB):
+        patience = replace(patience, total=min(patience.total, _WEB_PATIENCE))
     try:
-        return read_uri(uri, MAX_INPUT_BYTES, patience, on_retry)
+        return fetch_uri(uri, MAX_INPUT_BYTES, patience, on_retry)
     except FileNotFoundError as error:
         raise InputImageError("not_found", f"no object at {redacted(uri)}") from error
     except PermissionError as error:
@@ -37,3 +53,24 @@ def _read(uri: str, patience: Patience, on_retry: Callable[[BaseException, float
         kind = "input_unavailable" if is_transient(error) else "unreadable"
         reason = str(error).replace(uri, redacted(uri))
         raise InputImageError(kind, f"{redacted(uri)}: {type(error).__name__}: {reason}") from error
+
+
+def _with_sidecar(image: GrayImage, uri: str, patience: Patience) -> GrayImage:
+    """The scan with the XMP of the `.xmp` file beside it, if there is one: `a.tif.xmp` or `a.xmp`."""
+    if uri.startswith(_WEB):  # a web server has no folder to look into
+        return image
+    for sidecar in (f"{uri}.xmp", f"{posixpath.splitext(uri)[0]}.xmp"):
+        try:
+            with fetch_uri(sidecar, MAX_BYTES, patience) as file:
+                packet = file.read()
+        except Exception:  # each store has its own for "not there", and a sidecar is a courtesy
+            continue
+        name = posixpath.basename(sidecar)
+        try:
+            parsed(packet)
+        except BadXmpError as error:
+            return replace(image, warnings=(*image.warnings, f"xmp_dropped: {name}: {error}"))
+        replaced = ("XMP of the file itself (its .xmp file was taken)",) if image.metadata.xmp else ()
+        source = replace(image.source, not_carried=(*image.source.not_carried, *replaced))
+        return replace(image, source=source, metadata=replace(image.metadata, xmp=packet))
+    return image

@@ -20,6 +20,27 @@ def new_run_id() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What may be read and what is written; part of what "the same result" means.
+
+    Attributes:
+        format: "input" (the scan's own where it is lossless), "tiff", "png", "jp2" or "webp".
+        access_copy: "jpeg" for a small copy beside each output, or None.
+        access_size: its longest side in pixels.
+        toned: "reject" or "desaturate" a toned scan, unless its row says.
+        assume_srgb: accept a scan whose ICC profile is broken or of another kind.
+        mark: write into each picture's XMP that its colours are machine-made.
+    """
+
+    format: str = "input"
+    access_copy: str | None = None
+    access_size: int = 4000
+    toned: str = "reject"
+    assume_srgb: bool = False
+    mark: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobSpec:
     """What a worker needs to know.
 
@@ -39,6 +60,7 @@ class JobSpec:
     device: str = AUTO
     images_per_step: int = 1
     max_pixels: int = MAX_PIXELS
+    outputs: OutputOptions = field(default_factory=OutputOptions)
     checkpoint_seconds: float = 60.0
     timeout_seconds: float | None = None
     patience: Patience = field(default_factory=Patience)

@@ -1,57 +1,167 @@
-"""From colours at working size to a stored picture at the scan's own size, its luminance checked."""
+"""From colours at working size to stored pictures at the scan's own size, their luminance checked in the file."""
 
+import io
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from diffcolor.colorize import Colored
 from diffcolor.errors import LumaMismatchError
-from diffcolor.luminance import chroma_planes, mismatches
+from diffcolor.luminance import Reductions
 from diffcolor.measures import colorfulness
-from diffcolor.upsample import colorize_scan
 from pipelines.identity import sha256
-from pipelines.imagefile import GrayImage, encode_png
-from pipelines.names import image_key
+from pipelines.images import scratch
+from pipelines.images.paint import check_luma, painted, small_picture
+from pipelines.images.view import View
+from pipelines.images.write import SUFFIXES, Form, format_for, jpeg, write
+from pipelines.images.xmp import Mark, marked
+from pipelines.jobspec import OutputOptions
+from pipelines.names import access_key, image_key, preview_key
 from pipelines.results import Output
 from pipelines.store import Store
+from pipelines.version import SYSTEM, VERSION
+
+PREVIEW_SIDE, CANDIDATE_SIDE = 960, 384
+_PREVIEW_QUALITY, _ACCESS_QUALITY = 85, 92
 
 
-def compose(image: GrayImage, rgb: torch.Tensor, prompt: str) -> tuple[bytes, NDArray[np.uint8]]:
-    """A working picture's colours, (3, h, w) in [0, 1], on the native scan: as PNG, and as pixels (H, W, 3).
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A picture that is in the store, its luma read back from the file and equal to the scan's gray values.
 
-    Raises:
-        LumaMismatchError: the result does not hold the scan's gray values; it is never stored.
+    Attributes:
+        note: why its format is not the one that was asked for, if so.
     """
-    pixels = colorize_scan(image.gray, chroma_planes(rgb))
-    if wrong := mismatches(image.gray, pixels):
-        raise LumaMismatchError(wrong)
-    return encode_png(pixels, image, prompt), pixels
+
+    key: str
+    sha256: str
+    bytes: int
+    format: str
+    reductions: Reductions
+    note: str | None
 
 
-def store_output(
-    store: Store, image: GrayImage, row_id: str, number: int, prompt: str, ladder: Sequence[Colored], source: str
-) -> Output:
-    """Stores the ladder's favourite at native size; `ladder` is one prompt's candidates, best first."""
-    best = ladder[0]
-    content, pixels = compose(image, best.rgb, prompt)
-    key = image_key(row_id, number, prompt, content)
-    store.write(key, content)
-    return Output(
-        prompt=prompt,
-        image=key,
-        sha256=sha256(content),
-        eta=best.eta,
-        colorfulness=colorfulness(pixels),
-        clip_margin=best.clip_margin,
-        candidates=tuple(
-            {"eta": one.eta, "clip_margin": one.clip_margin, "colorfulness": colorfulness(_to_pixels(one.rgb))}
-            for one in ladder
-        ),
-        source=source,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Studio:
+    """Makes and stores the pictures of one row.
+
+    Attributes:
+        model: name and digest of the base model, for the mark.
+        original, original_sha256: the scan's URI and the hash of its file.
+    """
+
+    store: Store
+    options: OutputOptions
+    row_id: str
+    view: View
+    model: str
+    original: str
+    original_sha256: str
+    prompt_writer: str | None = None
+
+    def _form(self, prompt: str, format_: str, view: View) -> Form:
+        mark = Mark(
+            system=SYSTEM,
+            version=f"{VERSION}, {self.model}",
+            prompt=prompt,
+            original=self.original,
+            original_sha256=self.original_sha256,
+            prompt_writer=self.prompt_writer,
+        )
+        image = view.image
+        return Form(
+            format=format_,
+            height=image.gray.shape[0],
+            width=image.gray.shape[1],
+            dtype=image.gray.dtype,
+            metadata=image.metadata,
+            icc=image.profile.output,
+            xmp=marked(image.metadata.xmp, mark if self.options.mark else None),
+        )
+
+    def store_picture(self, number: int, prompt: str, chroma: NDArray[np.float32]) -> Stored:
+        """Composes a picture at native size and depth, reads it back, and stores it.
+
+        Raises:
+            LumaMismatchError: the file does not hold the scan's gray values; it is not stored.
+        """
+        image, reductions = self.view.image, Reductions()
+        format_, note = format_for(self.options.format, image.source.format, *image.gray.shape, image.gray.dtype)
+        with tempfile.NamedTemporaryFile() as file:
+            write(file, painted(self.view, chroma, reductions), self._form(prompt, format_, self.view))
+            if wrong := check_luma(file, image.gray).mismatches:
+                raise LumaMismatchError(wrong)
+            digest = scratch.sha256_of_file(file)
+            key = image_key(self.row_id, number, prompt, digest, SUFFIXES[format_])
+            self.store.write_file(key, file)
+            return Stored(key=key, sha256=digest, bytes=file.tell(), format=format_, reductions=reductions, note=note)
+
+    def store_preview(self, name: str, chroma: NDArray[np.float32] | None, side: int = PREVIEW_SIDE) -> str:
+        """Stores a JPEG for the report to show: the view, upright. Returns its key."""
+        form = self._form(name, "jpeg", self.view)
+        # Upright already, and nothing of the scan's own: a preview is for looking at.
+        form = replace(form, metadata=replace(form.metadata, tags={}, sub={}, dpi=None))
+        if chroma is None:
+            form = replace(form, xmp=None)
+        content = jpeg(small_picture(self.view, chroma, side), form, _PREVIEW_QUALITY)
+        key = preview_key(self.row_id, name, content)
+        self.store.write(key, content)
+        return key
+
+    def store_output(self, number: int, prompt: str, ladder: Sequence[Colored], source: str) -> Output:
+        """Stores the favourite of one prompt's candidates (best first), and previews of all."""
+        best = ladder[0]
+        chroma = self.view.chroma(best.rgb)
+        stored = self.store_picture(number, prompt, chroma)
+        access = self._store_access_copy(number, prompt, chroma) if self.options.access_copy else {}
+        return Output(
+            prompt=prompt,
+            image=stored.key,
+            sha256=stored.sha256,
+            format=stored.format,
+            bytes=stored.bytes,
+            eta=best.eta,
+            colorfulness=_colorfulness(best),
+            clip_margin=best.clip_margin,
+            chroma_reduced=stored.reductions.share,
+            chroma_kept=stored.reductions.mean_kept,
+            repaired=stored.reductions.repaired,
+            preview=self.store_preview(f"{number}-{prompt}", chroma),
+            candidates=tuple(
+                {
+                    "eta": one.eta,
+                    "clip_margin": one.clip_margin,
+                    "colorfulness": _colorfulness(one),
+                    "preview": self.store_preview(
+                        f"{number}-eta-{one.eta:g}", self.view.chroma(one.rgb), CANDIDATE_SIDE
+                    ),
+                }
+                for one in ladder
+            ),
+            source=source,
+            note=stored.note,
+            **access,
+        )
+
+    def _store_access_copy(self, number: int, prompt: str, chroma: NDArray[np.float32]) -> dict:
+        """An 8-bit JPEG, composed anew against the shrunken gray: colours of a master are never rounded or resized."""
+        small = self.view.shrunk(self.options.access_size)
+        pixels = np.concatenate(list(painted(small, chroma, Reductions())))
+        content = jpeg(pixels, self._form(prompt, "jpeg", small), _ACCESS_QUALITY)
+        check = check_luma(io.BytesIO(content), small.image.gray)
+        key = access_key(self.row_id, number, prompt, sha256(content))
+        self.store.write(key, content)
+        return {
+            "access": key,
+            "access_sha256": sha256(content),
+            "access_luma_mean": check.mean,
+            "access_luma_max": check.largest,
+        }
 
 
-def _to_pixels(rgb: torch.Tensor) -> NDArray[np.uint8]:
-    return (rgb.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+def _colorfulness(colored: Colored) -> float:
+    pixels = (colored.rgb.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return colorfulness(pixels)

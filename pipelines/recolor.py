@@ -3,6 +3,7 @@ any picture we made holds the scan's gray values exactly, as its luma."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import BinaryIO
 
 import torch
 
@@ -11,13 +12,18 @@ from diffcolor.base_model import load_base_model, load_judge
 from diffcolor.colorize import recolor as sample_prompts
 from diffcolor.config import PRESETS, Config
 from diffcolor.errors import DiffColorError
-from diffcolor.geometry import working_gray
 from pipelines.errors import RecolorError
-from pipelines.identity import sha256
-from pipelines.imagefile import GrayImage, decode_output
-from pipelines.jobspec import AUTO
+from pipelines.images import scratch
+from pipelines.images.errors import InputImageError
+from pipelines.images.gray import GrayImage, Source
+from pipelines.images.icc import read_profile
+from pipelines.images.paint import read_luma
+from pipelines.images.raster import open_raster
+from pipelines.images.view import View
+from pipelines.jobspec import AUTO, OutputOptions
 from pipelines.ledger import Ledger
-from pipelines.outputs import store_output
+from pipelines.outputs import Studio
+from pipelines.provenance import store_provenance
 from pipelines.results import OK, Output, ResultRow
 from pipelines.store import Store
 
@@ -39,6 +45,7 @@ class Recolorer:
         job = Ledger(store).read_job()
         self.store = Store(output, preconditions=job["preconditions"])
         self.ledger, self.plan = Ledger(self.store), job["plan"]
+        self.options = OutputOptions(**job.get("outputs", {}))
         self.config = config or replace(PRESETS[job["preset"]], etas=tuple(job["etas"]))
         device = device if device != AUTO else "cuda" if torch.cuda.is_available() else "cpu"
         self.base = load_base_model(base_model or job["base_model"], device)
@@ -86,28 +93,55 @@ class Recolorer:
         return [outputs[prompt] for prompt in prompts]
 
     def _paint(self, row: ResultRow, prompts: list[str]) -> dict[str, Output]:
-        image = self._scan(row)
+        view = self._view(row)
         content = self._read(row, row.artifact, row.artifact_sha256)
         record = read_record(content)
-        fitted = from_bytes(content, working_gray(image.gray, record.height, record.width), self.base)
+        gray = torch.from_numpy(view.gray(record.height, record.width))[None]
+        fitted = from_bytes(content, gray, self.base)
         ladders = sample_prompts(self.base, self.judge, [(fitted, prompt) for prompt in prompts], self.config)
-        numbered = enumerate(zip(prompts, ladders, strict=True), start=len(row.outputs) + 1)
-        return {
-            prompt: store_output(self.store, image, row.id, number, prompt, ladder, "recolor")
-            for number, (prompt, ladder) in numbered
-        }
+        studio = Studio(
+            store=self.store,
+            options=self.options,
+            row_id=row.id,
+            view=view,
+            model=f"{self.base.name} {self.base.digest[:16]}",
+            original=row.image or row.id,
+            original_sha256=row.input_sha256,
+            prompt_writer=row.prompt_writer,
+        )
+        models = {"base_model": self.base.name, "base_model_digest": self.base.digest}
+        models |= {"judge": self.judge.name, "judge_digest": self.judge.digest}
+        made = {}
+        for number, (prompt, ladder) in enumerate(zip(prompts, ladders, strict=True), start=len(row.outputs) + 1):
+            made[prompt] = studio.store_output(number, prompt, ladder, "recolor")
+            store_provenance(self.store, row, made[prompt], self.config, models, str(self.base.device))
+        return made
 
-    def _scan(self, row: ResultRow) -> GrayImage:
-        _, scan = decode_output(self._read(row, row.primary_image, row.primary_sha256))
-        if sha256(scan.gray.tobytes()) != row.gray_sha256:
-            raise RecolorError(row.id, f"{row.primary_image} does not hold the scan's gray values; run `verify`")
-        return scan
+    def _view(self, row: ResultRow) -> View:
+        """The scan, taken from the luma of the primary picture, which carries its metadata, too."""
+        source = Source(**{**row.source, "not_carried": tuple(row.source["not_carried"] or ())})
+        with self._read_file(row, row.primary_image, row.primary_sha256) as file:
+            try:
+                raster, gray = open_raster(file, 1 << 62), read_luma(file)
+            except InputImageError as error:
+                raise RecolorError(row.id, f"{row.primary_image}: {error}; run `verify`") from error
+            if scratch.sha256_of_pixels(gray) != row.gray_sha256:
+                raise RecolorError(row.id, f"{row.primary_image} does not hold the scan's gray values; run `verify`")
+        profile = replace(read_profile(raster.metadata.icc, 3), assumed=source.profile_assumed)
+        image = GrayImage(gray=gray, source=source, metadata=raster.metadata, profile=profile)
+        return View(image, row.regions)
 
     def _read(self, row: ResultRow, key: str, expected: str) -> bytes:
+        with self._read_file(row, key, expected) as file:
+            file.seek(0)
+            return file.read()
+
+    def _read_file(self, row: ResultRow, key: str, expected: str) -> BinaryIO:
         try:
-            content = self.store.read(key)
+            file = self.store.read_file(key)
         except FileNotFoundError as error:
             raise RecolorError(row.id, f"{key} is missing; run `verify`, then submit with --retry-failed") from error
-        if sha256(content) != expected:
+        if scratch.sha256_of_file(file) != expected:
+            file.close()
             raise RecolorError(row.id, f"{key} is damaged; run `verify`, then submit with --retry-failed")
-        return content
+        return file

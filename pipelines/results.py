@@ -1,6 +1,7 @@
 """What a row leaves: the Arrow schema of `OUT/results/`, and the record that becomes one of its rows."""
 
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -9,23 +10,65 @@ from diffcolor.config import digest
 from manifests.locations import redacted
 from pipelines.identity import Models
 from pipelines.jobspec import JobSpec, Task
+from pipelines.names import provenance_key
+from pipelines.version import SYSTEM, VERSION, commit
 
 _NO_PRECONDITIONS = "the output store ignores conditional writes: of two runs at once, the later result counts"
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
-_CANDIDATE = pa.struct([("eta", pa.float64()), ("clip_margin", pa.float64()), ("colorfulness", pa.float64())])
+_CANDIDATE = pa.struct(
+    [
+        ("eta", pa.float64()),
+        ("clip_margin", pa.float64()),
+        ("colorfulness", pa.float64()),
+        ("preview", pa.string()),
+    ]
+)
 _OUTPUT = pa.struct(
     [
         ("prompt", pa.string()),
         ("image", pa.string()),
         ("sha256", pa.string()),
+        ("format", pa.string()),
+        ("bytes", pa.int64()),
         ("eta", pa.float64()),
         ("colorfulness", pa.float64()),
         ("clip_margin", pa.float64()),
+        ("chroma_reduced", pa.float64()),
+        ("chroma_kept", pa.float64()),
+        ("repaired", pa.int64()),
+        ("preview", pa.string()),
         ("candidates", pa.list_(_CANDIDATE)),
         ("source", pa.string()),
+        ("note", pa.string()),
+        ("access", pa.string()),
+        ("access_sha256", pa.string()),
+        ("access_luma_mean", pa.float64()),
+        ("access_luma_max", pa.int64()),
     ]
 )
+_SOURCE = pa.struct(
+    [
+        ("format", pa.string()),
+        ("bytes", pa.int64()),
+        ("page", pa.int64()),
+        ("pages", pa.int64()),
+        ("depth", pa.int64()),
+        ("photometric", pa.string()),
+        ("compression", pa.string()),
+        ("decoder", pa.string()),
+        ("conversion", pa.string()),
+        ("dpi_x", pa.float64()),
+        ("dpi_y", pa.float64()),
+        ("orientation", pa.int64()),
+        ("profile", pa.string()),
+        ("profile_sha256", pa.string()),
+        ("profile_assumed", pa.bool_()),
+        ("software", pa.string()),
+        ("not_carried", pa.list_(pa.string())),
+    ]
+)
+_LOSS = pa.struct([("stage", pa.string()), ("step", pa.int64()), ("loss", pa.float64())])
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -39,6 +82,12 @@ SCHEMA = pa.schema(
         ("artifact", pa.string()),
         ("artifact_sha256", pa.string()),
         ("image", pa.string()),
+        ("page", pa.int64()),
+        ("regions", pa.list_(pa.list_(pa.int64()))),
+        ("source", _SOURCE),
+        ("halftone", pa.float64()),
+        ("preview", pa.string()),
+        ("primary_preview", pa.string()),
         ("context_prompt", pa.string()),
         ("input_sha256", pa.string()),
         ("gray_sha256", pa.string()),
@@ -48,11 +97,15 @@ SCHEMA = pa.schema(
         ("base_model", pa.string()),
         ("judge", pa.string()),
         ("config_digest", pa.string()),
+        ("software", pa.string()),
+        ("finished_at", pa.string()),
         ("seconds", pa.float64()),
+        ("losses", pa.list_(_LOSS)),
         ("trained_steps", pa.int32()),
         ("resumed_at", pa.string()),
         ("luminance_mismatches", pa.int64()),
         ("group_id", pa.string()),
+        ("prompt_writer", pa.string()),
         ("row_digest", pa.string()),
         ("fit_key", pa.string()),
     ]
@@ -61,8 +114,17 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """One colorized picture. `image` is a key below OUT; `candidates` are the eta ladder's figures, best first;
-    `source` is "manifest" or "recolor"."""
+    """One colorized picture. Files are keys below OUT.
+
+    Attributes:
+        chroma_reduced: share of the pixels whose chroma was out of gamut and was reduced.
+        chroma_kept: share of its chroma that such a pixel kept, on average.
+        repaired: pixels whose rounding was put right in integers.
+        candidates: the eta ladder's figures and previews, best first.
+        source: "manifest" or "recolor".
+        note: why the format is not the one that was asked for.
+        access: the smaller JPEG copy; `access_luma_mean` and `_max` are its luma's errors in 8-bit codes.
+    """
 
     prompt: str
     image: str
@@ -70,8 +132,25 @@ class Output:
     eta: float
     colorfulness: float
     clip_margin: float
-    candidates: tuple[dict[str, float], ...]
+    candidates: tuple[dict[str, Any], ...]
+    format: str | None = None
+    bytes: int | None = None
+    chroma_reduced: float | None = None
+    chroma_kept: float | None = None
+    repaired: int | None = None
+    preview: str | None = None
     source: str = "manifest"
+    note: str | None = None
+    access: str | None = None
+    access_sha256: str | None = None
+    access_luma_mean: float | None = None
+    access_luma_max: int | None = None
+
+    @property
+    def files(self) -> set[str]:
+        """Keys of all that belongs to it."""
+        previews = (one.get("preview") for one in self.candidates)
+        return {key for key in (self.image, self.access, self.preview, *previews) if key}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +160,7 @@ class ResultRow:
     `seconds` is this image's share of the worker's time: a lockstep of K images divides its time by K.
     `trained_steps` were done by the worker that finished the row: 0 when an earlier fit was used again, the rest when
     it went on from a checkpoint, which `resumed_at` then names ("embedding/20").
+    `source` are the facts of `pipelines.images.gray.Source`; `halftone` is the distance of a print's dots in pixels.
     """
 
     id: str
@@ -95,6 +175,12 @@ class ResultRow:
     artifact: str | None = None
     artifact_sha256: str | None = None
     image: str | None = None
+    page: int | None = None
+    regions: tuple[tuple[int, ...], ...] = ()
+    source: dict[str, Any] | None = None
+    halftone: float | None = None
+    preview: str | None = None
+    primary_preview: str | None = None
     context_prompt: str | None = None
     input_sha256: str | None = None
     gray_sha256: str | None = None
@@ -104,18 +190,23 @@ class ResultRow:
     base_model: str | None = None
     judge: str | None = None
     config_digest: str | None = None
+    software: str | None = None
+    finished_at: str | None = None
     seconds: float = 0.0
+    losses: tuple[dict[str, Any], ...] = ()
     trained_steps: int = 0
     resumed_at: str | None = None
     luminance_mismatches: int | None = None
     group_id: str | None = None
+    prompt_writer: str | None = None
     fit_key: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def files(self) -> set[str]:
         """Keys of everything that this row names."""
-        return {key for key in (self.primary_image, self.artifact, *(one.image for one in self.outputs)) if key}
+        keys = {self.primary_image, self.artifact, self.preview, self.primary_preview} - {None}
+        return keys.union(*(one.files for one in self.outputs), (provenance_key(one.image) for one in self.outputs))
 
     def to_record(self) -> dict[str, Any]:
         """A JSON-able dict without the carried columns: those come from the manifest, which has them exactly."""
@@ -131,6 +222,8 @@ class ResultRow:
             Output(**{**output, "candidates": tuple(output["candidates"])}) for output in known["outputs"] or ()
         )
         known["warnings"] = tuple(known["warnings"] or ())
+        known["regions"] = tuple(tuple(box) for box in known.get("regions") or ())
+        known["losses"] = tuple(known.get("losses") or ())
         extra = {name: value for name, value in record.items() if name not in SCHEMA.names} if carried else {}
         return ResultRow(**known, extra=extra)
 
@@ -154,10 +247,15 @@ def blank_result(task: Task, spec: JobSpec, models: Models) -> ResultRow:
         status=FAILED,
         row_digest=task.row_digest,
         image=redacted(row.image) if row.image else None,
+        page=row.page,
+        regions=row.regions,
         context_prompt=row.caption,
         seed=row.seed,
         base_model=models.base_model,
         judge=models.judge,
         config_digest=digest(spec.config),
+        prompt_writer=row.prompt_writer,
+        software=f"{SYSTEM} {VERSION}" + (f" ({commit()})" if commit() else ""),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         warnings=(*row.warnings, *(() if spec.preconditions else (_NO_PRECONDITIONS,))),
     )

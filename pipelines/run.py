@@ -159,7 +159,7 @@ class _Driver:
         return self.snapshot()
 
     def _begin_plan(self) -> None:
-        settings = settings_digest(self.models, self.request.spec.config)
+        settings = settings_digest(self.models, self.request.spec.config, self.request.spec.outputs)
         damaged = self.ledger.damaged() if self.request.retry_failed else None
         self.plan = Plan(self.request, self.ledger, self.found, settings, damaged)
         self.started = time.monotonic()
@@ -359,5 +359,6 @@ def _job_facts(request: JobRequest, count: int) -> dict[str, Any]:
         "device": spec.device,
         "images_per_step": spec.images_per_step,
         "max_pixels": spec.max_pixels,
+        "outputs": asdict(spec.outputs),
         "preconditions": spec.preconditions,
     }

@@ -3,11 +3,14 @@
 import errno
 import os
 import posixpath
+import shutil
+import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -16,6 +19,8 @@ from manifests.locations import redacted
 from pipelines.errors import StoreError
 from pipelines.retry import FULL, Patience, Value, response_of, retrying
 
+_GET_SECONDS = 3600.0
+_IN_ONE_PIECE = 64 << 20  # bytes, up to which a file is one request
 _PUT_SECONDS, _PUT_BYTES_PER_SECOND = 60.0, 1e6
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -93,14 +98,33 @@ class Store:
         finally:
             self.delete(key)
 
+    def write_file(self, key: str, file: BinaryIO) -> None:
+        """As `write`, from a named local file; memory does not grow with it."""
+        size = file.seek(0, 2)
+        file.seek(0)
+        if size <= _IN_ONE_PIECE:
+            self.write(key, file.read())
+        elif self.is_local:
+            self._do("write", key, lambda path: _replace_file(Path(path), file))
+        else:
+            seconds = _PUT_SECONDS + size / _PUT_BYTES_PER_SECOND
+            mode = {"timeout": seconds} if self.fs.async_impl else {}
+            self._do("write", key, lambda path: self._check(path, size, self.fs.put_file(file.name, path, **mode)))
+
+    def _check(self, path: str, expected: int, _: object) -> None:
+        size = self.fs.info(path)["size"]
+        if size != expected:
+            raise OSError(errno.EIO, f"{size} bytes were stored of {expected}")
+
+    def read_file(self, key: str) -> BinaryIO:
+        """As `read`, into an unnamed local file. Raises FileNotFoundError."""
+        return self._do("read", key, lambda path: _fetched(self.fs, path))
+
     def write(self, key: str, content: bytes) -> None:
         """Creates or replaces an object, atomically."""
 
         def put(path: str) -> None:
-            self._put(path, content)
-            size = self.fs.info(path)["size"]
-            if size != len(content):
-                raise OSError(errno.EIO, f"{size} bytes were stored of {len(content)}")
+            self._check(path, len(content), self._put(path, content))
 
         self._do("write", key, (lambda path: _replace_file(Path(path), content)) if self.is_local else put)
 
@@ -229,13 +253,17 @@ def _remove(fs: fsspec.AbstractFileSystem, paths: list[str]) -> None:
                 fs.rm_file(path)
 
 
-def _write_temporary(target: Path, content: bytes) -> Path:
+def _write_temporary(target: Path, content: bytes | BinaryIO) -> Path:
     """A whole, synced file in the target's folder under a hidden name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(content)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content.seek(0)
+                shutil.copyfileobj(content, file, 8 << 20)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
@@ -253,7 +281,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _replace_file(target: Path, content: bytes) -> None:
+def _replace_file(target: Path, content: bytes | BinaryIO) -> None:
     temporary = _write_temporary(target, content)
     try:
         temporary.replace(target)
@@ -308,20 +336,31 @@ def probe_preconditions(uri: str, patience: Patience | None = None) -> bool:
         store.delete(used)
 
 
-def read_uri(
+def _fetched(fs: fsspec.AbstractFileSystem, path: str) -> BinaryIO:
+    """An object as an unnamed local file, copied: whoever changes it meanwhile does not change what we decode."""
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        try:
+            mode = {"timeout": _GET_SECONDS} if fs.async_impl else {}
+            fs.get_file(path, file.name, **mode)
+            return open(file.name, "rb")  # noqa: SIM115: the caller closes it
+        finally:
+            os.unlink(file.name)
+
+
+def fetch_uri(
     uri: str,
     limit: int | None = None,
     patience: Patience | None = None,
     on_retry: Callable[[BaseException, float], None] = lambda _error, _delay: None,
-) -> bytes:
-    """The bytes at any fsspec URI; with `limit`, a file of more bytes is not read and an OSError raised."""
+) -> BinaryIO:
+    """The object at any fsspec URI as an unnamed local file; with `limit`, one of more bytes is an OSError."""
     fs, path = _connected(uri)
 
-    def read() -> bytes:
+    def fetch() -> BinaryIO:
         if limit is not None and "http" not in fs.protocol:  # whose `info` calls every refusal a missing file
             size = fs.info(path).get("size")
             if size is not None and size > limit:
                 raise OSError(f"{size} bytes, limit {limit}")
-        return fs.cat_file(path)
+        return _fetched(fs, path)
 
-    return retrying(read, patience or Patience(), on_retry)
+    return retrying(fetch, patience or Patience(), on_retry)

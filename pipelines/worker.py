@@ -1,17 +1,17 @@
 """What runs on a GPU: loads the models once, turns manifest rows into result rows, never raises for one row."""
 
 import logging
+import math
 import os
 import platform
 import time
 import traceback
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
-import numpy as np
 import torch
 
 from diffcolor.artifact import ArtifactRecord, from_bytes, read_record, to_bytes
@@ -20,24 +20,31 @@ from diffcolor.checkpoint import Checkpoint
 from diffcolor.colorize import MAX_SAMPLING_BATCH, Colored, Fitted, Scan, fit, recolor
 from diffcolor.config import digest
 from diffcolor.errors import ArtifactError, DiffColorError
-from diffcolor.geometry import working_gray, working_size
+from diffcolor.geometry import working_size
 from diffcolor.lockstep import Progress
 from diffcolor.prompts import cut_words, with_identifiers
+from manifests.locations import redacted
 from pipelines.checkpoints import Checkpoints
 from pipelines.errors import StoreError
 from pipelines.events import EventLog
 from pipelines.failures import ImageTimeoutError, is_out_of_memory, leave_if_the_gpu_is_lost, outcome_of
 from pipelines.identity import Models, fit_key, sha256
-from pipelines.imagefile import GrayImage, InputImageError, decode_output
+from pipelines.images import scratch
+from pipelines.images.errors import InputImageError
+from pipelines.images.gray import Rules
+from pipelines.images.paint import check_luma
+from pipelines.images.view import View
 from pipelines.inputs import read_scan
 from pipelines.jobspec import AUTO, JobSpec, Task
 from pipelines.ledger import Ledger
-from pipelines.names import artifact_key, image_key
-from pipelines.outputs import compose, store_output
+from pipelines.names import artifact_key
+from pipelines.outputs import Studio
+from pipelines.provenance import store_provenance
 from pipelines.results import OK, ResultRow, blank_result
 from pipelines.store import Store
 
 logger = logging.getLogger(__name__)
+LOSS_POINTS = 40  # of each stage's curve
 _SAMPLING_SHARE = 0.3  # of an image's training time, a guess on the safe side for what comes after it
 
 
@@ -50,8 +57,10 @@ class _Job:
     """A task on its way: decoded, then fitted, then colored."""
 
     task: Task
-    image: GrayImage
+    view: View
+    studio: Studio
     input_sha256: str
+    gray_sha256: str
     fit_key: str
     scan: Scan
     warnings: list[str]
@@ -60,7 +69,9 @@ class _Job:
     fitted: Fitted | None = None
     primary_image: str | None = None
     primary_sha256: str | None = None
+    primary_preview: str | None = None
     artifact_sha256: str | None = None
+    losses: list[dict[str, Any]] = field(default_factory=list)
     trained_steps: int = 0
     seconds: float = 0.0
 
@@ -134,24 +145,41 @@ class Worker:
 
     def _prepare(self, task: Task) -> _Job:
         row = task.row
-        image, input_sha256 = read_scan(row, self.spec.max_pixels, self.spec.patience, self._store_retry)
-        size = working_size(*image.gray.shape, self.base.training_area, self.base.size_multiple)
-        warnings = [*row.warnings, *image.warnings]
+        options = self.spec.outputs
+        rules = Rules(max_pixels=self.spec.max_pixels, toned=options.toned, assume_srgb=options.assume_srgb)
+        view, input_sha256 = read_scan(row, rules, self.spec.patience, self._store_retry)
+        size = working_size(*view.shape, self.base.training_area, self.base.size_multiple)
+        warnings = [*row.warnings, *view.image.warnings]
+        if view.halftone:
+            warnings.append(
+                f"halftone: printed in dots {view.halftone:.1f} pixels apart; the model sees it without them"
+            )
         warnings += [
             f"prompt_too_long: {prompt[:40]!r}...: the model does not see {cut!r}"
             for prompt in (row.caption, *row.target_prompts)
             if (cut := cut_words(self.base, prompt))
         ]
         scan = Scan(
-            gray=working_gray(image.gray, *size),
+            gray=torch.from_numpy(view.gray(*size))[None],
             context_prompt=row.caption,
             anti_color_prompts=row.anti_color_prompts or self.spec.config.fit.anti_color_prompts,
             seed=row.seed,
         )
         job = _Job(
             task=task,
-            image=image,
+            view=view,
+            studio=Studio(
+                store=self.store,
+                options=options,
+                row_id=row.id,
+                view=view,
+                model=f"{self.base.name} {self.base.digest[:16]}",
+                original=redacted(row.image) if row.image else row.id,
+                original_sha256=input_sha256,
+                prompt_writer=row.prompt_writer,
+            ),
             input_sha256=input_sha256,
+            gray_sha256=scratch.sha256_of_pixels(view.image.gray),
             fit_key=fit_key(input_sha256, row, self.models, self.spec.config),
             scan=scan,
             warnings=warnings,
@@ -176,14 +204,16 @@ class Worker:
             return
         fitted, record = from_bytes(content, job.scan.gray, self.base), read_record(content)
         try:
-            primary = self.store.read(record.primary_image)
-            whole = np.array_equal(decode_output(primary)[1].gray, job.image.gray)
-        except (FileNotFoundError, InputImageError):
-            whole = False
-        if not whole:
+            with self.store.read_file(record.primary_image) as primary:
+                wrong = check_luma(primary, job.view.image.gray).mismatches
+                primary_sha256 = scratch.sha256_of_file(primary)
+        except (FileNotFoundError, InputImageError, ValueError):
+            wrong = 1
+        if wrong:
             raise ArtifactError(f"{record.primary_image} does not hold the scan's gray values")
         job.fitted, job.artifact_sha256 = fitted, sha256(content)
-        job.primary_image, job.primary_sha256 = record.primary_image, sha256(primary)
+        job.primary_image, job.primary_sha256 = record.primary_image, primary_sha256
+        job.primary_preview = record.primary_preview
 
     # Fitting and painting --------------------------------------------------------------------------------------------
 
@@ -244,6 +274,7 @@ class Worker:
             return []
         resumed = [job.checkpoint for job in jobs] if jobs[0].checkpoint else None
         for job in jobs:
+            job.losses.clear()
             job.resumed_at = f"{job.checkpoint.stage}/{job.checkpoint.step}" if resumed else None
         if resumed:
             self.log("resumed", ids=_ids(jobs), at=jobs[0].resumed_at)
@@ -256,6 +287,7 @@ class Worker:
                 outcomes = stop.value
                 break
             trained += progress.step > 0
+            _note_losses(jobs, progress)
             self._tell(progress.stage, _ids(jobs), step=progress.step, steps=progress.steps)
             now = time.monotonic()
             if progress.step == 0 or now - saved >= self.spec.checkpoint_seconds:
@@ -306,9 +338,8 @@ class Worker:
     def _store_fit(self, job: _Job, fitted: Fitted) -> None:
         """The primary picture first, then the artifact that names it. Of two runs with one fit, the first counts."""
         row = job.task.row
-        picture, _ = compose(job.image, fitted.primary, f"{row.caption} (primary colours)")
-        primary_image = image_key(row.id, 0, "primary", picture)
-        self.store.write(primary_image, picture)
+        chroma = job.view.chroma(fitted.primary)
+        primary, preview = job.studio.store_picture(0, row.caption, chroma), job.studio.store_preview("primary", chroma)
         record = ArtifactRecord(
             base_model=self.base.name,
             base_model_digest=self.base.digest,
@@ -319,8 +350,9 @@ class Worker:
             seed=row.seed,
             height=job.scan.gray.shape[-2],
             width=job.scan.gray.shape[-1],
-            gray_sha256=sha256(job.image.gray.tobytes()),
-            primary_image=primary_image,
+            gray_sha256=job.gray_sha256,
+            primary_image=primary.key,
+            primary_preview=preview,
         )
         content, key = to_bytes(fitted, record), artifact_key(row.id, job.fit_key)
         if not self.store.create(key, content):
@@ -330,7 +362,7 @@ class Worker:
             except ArtifactError:  # what stands there is of no use to anybody
                 self.store.write(key, content)
         job.fitted, job.artifact_sha256 = fitted, sha256(content)
-        job.primary_image, job.primary_sha256 = primary_image, sha256(picture)
+        job.primary_image, job.primary_sha256, job.primary_preview = primary.key, primary.sha256, preview
 
     def _paint(self, jobs: list[_Job]) -> list[list[list[Colored]]]:
         """For each job, for each of its target prompts, the candidates, best first."""
@@ -351,7 +383,7 @@ class Worker:
         self._tell("write", [row.id])
         started = time.monotonic()
         outputs = tuple(
-            store_output(self.store, job.image, row.id, number, prompt, ladder, "manifest")
+            job.studio.store_output(number, prompt, ladder, "manifest")
             for number, (prompt, ladder) in enumerate(zip(row.target_prompts, painted, strict=True), start=1)
         )
         blank = blank_result(job.task, self.spec, self.models)
@@ -365,15 +397,22 @@ class Worker:
             artifact=artifact_key(row.id, job.fit_key),
             artifact_sha256=job.artifact_sha256,
             input_sha256=job.input_sha256,
-            gray_sha256=sha256(job.image.gray.tobytes()),
-            width=job.image.gray.shape[1],
-            height=job.image.gray.shape[0],
+            gray_sha256=job.gray_sha256,
+            width=job.view.image.gray.shape[1],
+            height=job.view.image.gray.shape[0],
+            source=asdict(job.view.image.source),
+            halftone=job.view.halftone,
+            preview=job.studio.store_preview("scan", None),
+            primary_preview=job.primary_preview,
             seconds=round(job.seconds + time.monotonic() - started, 3),
+            losses=tuple(job.losses),
             trained_steps=job.trained_steps,
             resumed_at=job.resumed_at,
             luminance_mismatches=0,  # `compose` counted, and refuses any other picture
             fit_key=job.fit_key,
         )
+        for output in outputs:
+            store_provenance(self.store, result, output, self.spec.config, asdict(self.models), str(self.base.device))
         return self._commit(job.task, result)
 
     def _commit(self, task: Task, result: ResultRow) -> ResultRow:
@@ -395,6 +434,16 @@ class Worker:
             self.log("bug", id=task.row.id, traceback="".join(traceback.format_exception(error)))
         blank = blank_result(task, self.spec, self.models)
         return self._commit(task, replace(blank, status=status, error_kind=kind, error_message=message))
+
+
+def _note_losses(jobs: list[_Job], progress: Progress) -> None:
+    """A few points of each image's loss curves, for the report. Each look waits for the GPU."""
+    every = max(1, progress.steps // LOSS_POINTS)
+    if progress.losses and (progress.step % every == 0 or progress.step == 1):
+        total = sum(progress.losses.values()).tolist()
+        for job, loss in zip(jobs, total, strict=True):
+            if math.isfinite(loss):
+                job.losses.append({"stage": progress.stage, "step": progress.step, "loss": loss})
 
 
 def _ids(jobs: list[_Job]) -> list[str]:

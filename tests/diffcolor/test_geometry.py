@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,5 +31,14 @@ def test_orientation_is_kept():
 def test_working_gray_is_the_scan_in_small():
     gray = np.full((200, 300), 51, np.uint8)
     small = working_gray(gray, 64, 96)
-    assert small.shape == (1, 64, 96)
-    assert np.allclose(small.numpy(), 0.2, atol=1e-3)
+    assert small.shape == (64, 96)
+    assert np.allclose(small, 0.2, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_large_scans_are_averaged_in_strips_to_the_same(dtype, monkeypatch):
+    y, x = np.mgrid[0:300, 0:500] / 500
+    gray = ((0.5 + 0.4 * np.sin(5 * x + 3 * y)) * np.iinfo(dtype).max).astype(dtype)
+    whole = working_gray(gray, 48, 80)
+    monkeypatch.setattr("diffcolor.geometry._LARGE", 1000)
+    assert np.abs(working_gray(gray, 48, 80) - whole).max() < 0.01

@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from diffcolor.luminance import chroma_planes, luma, mismatches, recombine, replace_luma, soft_luma
+from diffcolor.luminance import Reductions, chroma_planes, luma, recombine, replace_luma, soft_luma
+
+
+def mismatches(gray, rgb) -> int:
+    return int(np.count_nonzero(luma(rgb) != gray))
+
 
 DEPTHS = pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 
@@ -56,6 +61,30 @@ def test_hue_direction_is_kept_where_the_gamut_ends():
     assert r < 250 <= b <= 255
 
 
+@DEPTHS
+def test_what_had_to_be_reduced_is_counted(dtype):
+    full = np.iinfo(dtype).max
+    gray = np.array([[0, full // 2, full]], dtype)
+    reductions = Reductions()
+    recombine(gray, np.full((1, 3, 2), (0.1, 0.0), np.float32), reductions)
+    assert (reductions.pixels, reductions.reduced, reductions.repaired) == (3, 2, 0)
+    assert reductions.share == pytest.approx(2 / 3)
+    assert reductions.mean_kept == pytest.approx(0, abs=1e-6), "black and white can hold no colour at all"
+    assert Reductions().mean_kept == 1
+
+
+@DEPTHS
+def test_float_errors_are_repaired_in_integers(dtype, monkeypatch):
+    """Halves that a float error rounds up instead of down, in all three channels: the luma would be one too high."""
+    full = int(np.iinfo(dtype).max)
+    gray = np.full((1, 1), full // 3, dtype)
+    ceil = np.ceil
+    monkeypatch.setattr("numpy.ceil", lambda value: ceil(value) + 1)  # t = Y: three whole channels, each one too high
+    reductions = Reductions()
+    assert mismatches(gray, recombine(gray, np.zeros((1, 1, 2), np.float32), reductions)) == 0
+    assert reductions.repaired == 1
+
+
 def test_no_chroma_gives_gray_back():
     gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert np.array_equal(recombine(gray, np.zeros((16, 16, 2), np.float32)), np.repeat(gray[..., None], 3, -1))
@@ -98,5 +127,5 @@ def test_replace_luma_passes_gradients():
 def test_chroma_planes_and_recombine_agree_on_an_image():
     rgb = torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.25
     gray = (soft_luma(rgb[None])[0, 0].numpy() * 255).round().astype(np.uint8)
-    again = recombine(gray, chroma_planes(rgb))
+    again = recombine(gray, chroma_planes(rgb.permute(1, 2, 0).numpy()))
     assert np.abs(again / 255 - rgb.permute(1, 2, 0).numpy()).max() < 2.5 / 255

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffcolor.luminance import mismatches
-from diffcolor.upsample import ChromaUpsampler, box_average, colorize_scan
+from diffcolor.upsample import ChromaUpsampler, _bilateral, box_average
 
 
 def scene(height=96, width=128):
@@ -47,21 +46,40 @@ def test_back_projection_keeps_the_models_colour():
     low = box_average(np.random.default_rng(0).normal(0, 0.1, chroma.shape).astype(np.float32), 12, 16)
     upsampler = ChromaUpsampler(gray, low)
     averaged = box_average(upsampler.rows(0, 96), 12, 16)
-    plain = box_average(upsampler._bilateral(0, 96), 12, 16)
+    guide = gray / np.float32(255)
+    plain = box_average(_bilateral(guide, 0, gray.shape, box_average(guide, 12, 16), low), 12, 16)
     assert np.abs(averaged - low).mean() < 0.5 * np.abs(plain - low).mean()
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("size", [(64, 300), (301, 67)])
-def test_native_colours_are_exact_in_luminance(dtype, size):
-    rng = np.random.default_rng(2)
-    gray = rng.integers(0, np.iinfo(dtype).max, size, dtype, endpoint=True)
-    assert mismatches(gray, colorize_scan(gray, rng.normal(0, 0.3, (20, 24, 2)).astype(np.float32))) == 0
+def test_box_average_is_the_mean_over_cells():
+    plane = np.random.default_rng(0).random((30, 40)).astype(np.float32)
+    expected = plane.reshape(10, 3, 8, 5).mean((1, 3))
+    assert np.allclose(box_average(plane, 10, 8), expected, atol=1e-6)
 
 
-def test_long_pages_are_colored_strip_by_strip(monkeypatch):
+@pytest.mark.parametrize("cell", [1.0, 2.5])
+def test_strips_of_any_height_give_the_same_colours(monkeypatch, cell):
     gray, chroma = scene()
     low = box_average(chroma, 12, 16)
-    whole = colorize_scan(gray, low)
+    whole = ChromaUpsampler(gray, low, cell).rows(0, 96)
     monkeypatch.setattr("diffcolor.upsample.STRIP_PIXELS", 128 * 5)
-    assert np.abs(colorize_scan(gray, low).astype(int) - whole).max() <= 1
+    upsampler = ChromaUpsampler(gray, low, cell)
+    strips = np.concatenate([upsampler.rows(first, min(first + 7, 96)) for first in range(0, 96, 7)])
+    assert np.abs(strips - whole).max() < 1e-3
+
+
+def test_a_page_larger_than_the_guide_gets_nearly_the_same_colours(monkeypatch):
+    gray, chroma = scene(384, 512)
+    low = box_average(chroma, 12, 16)
+    whole = ChromaUpsampler(gray, low).rows(0, 384)
+    monkeypatch.setattr("diffcolor.upsample.GUIDE_PIXELS", 384 * 512 // 9)
+    assert np.abs(ChromaUpsampler(gray, low).rows(0, 384) - whole).mean() < 0.01
+
+
+def test_dots_of_a_halftone_are_no_edges():
+    """Under dots the colour of a plain area stays plain."""
+    gray = np.where(np.indices((96, 128)).sum(0) // 3 % 2, 40, 220).astype(np.uint8)
+    low = np.tile(np.array([(0.2, -0.1), (-0.2, 0.1)], np.float32), (12, 8, 1))
+    flat = ChromaUpsampler(gray, low, cell=6.0).rows(0, 96)
+    dotted = ChromaUpsampler(gray, low).rows(0, 96)
+    assert np.abs(np.diff(flat, axis=0)).mean() < 0.3 * np.abs(np.diff(dotted, axis=0)).mean()

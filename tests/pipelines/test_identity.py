@@ -7,6 +7,7 @@ import pytest
 from diffcolor.config import PRESETS, digest
 from manifests.schema import ManifestRow
 from pipelines.identity import Models, fit_key, row_digest, settings_digest
+from pipelines.jobspec import OutputOptions
 
 ROW = ManifestRow(id="a", image="file:///a.png", caption="a barn", target_prompts=("a red barn",), seed=1)
 MODELS = Models(base_model="m", base_model_digest="1", judge="j", judge_digest="2")
@@ -22,6 +23,12 @@ CONFIG = PRESETS["balanced"]
         ({"row": {"caption": "a house"}}, True, True),
         ({"row": {"seed": 2}}, True, True),
         ({"row": {"anti_color_prompts": ("gray",)}}, True, True),
+        ({"row": {"page": 1}}, True, True),
+        ({"row": {"regions": ((0, 0, 80, 80),)}}, True, True),
+        ({"row": {"toned": "desaturate"}}, True, True),
+        ({"row": {"prompt_writer": "M. Doe"}}, False, True),
+        ({"outputs": {"format": "png"}}, False, True),
+        ({"outputs": {"access_copy": "jpeg"}}, False, True),
         ({"row": {"extra": {"shelf": 3}}}, False, False),
         ({"row": {"group_id": "g"}}, False, False),
         ({"models": {"base_model_digest": "9"}}, True, True),
@@ -37,7 +44,8 @@ def test_what_makes_new_work(change, new_fit, new_row):
     models = replace(MODELS, **change.get("models", {}))
     config = replace(CONFIG, **change.get("config", {}))
     assert (fit_key("x", row, models, config) != fit_key("x", ROW, MODELS, CONFIG)) == new_fit
-    before, after = settings_digest(MODELS, CONFIG), settings_digest(models, config)
+    outputs = replace(OutputOptions(), **change.get("outputs", {}))
+    before, after = settings_digest(MODELS, CONFIG, OutputOptions()), settings_digest(models, config, outputs)
     assert (row_digest(row, after) != row_digest(ROW, before)) == new_row
 
 

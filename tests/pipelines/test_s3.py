@@ -19,7 +19,7 @@ from pipelines.results import OK, ResultRow
 from pipelines.retry import Patience
 from pipelines.run import run_job
 from pipelines.status import outputs, status
-from pipelines.store import Store, probe_preconditions, read_uri
+from pipelines.store import Store, fetch_uri, probe_preconditions
 from pipelines.verify import verify
 from tests.check_store import check_store
 from tests.conftest import write_manifest
@@ -214,11 +214,11 @@ def test_profiles_and_read_without_credentials(s3, s3_environment, tmp_path, mon
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     s3_environment({"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"), "AWS_PROFILE": "museum"})
     Store("s3://archive/profile").write("a", b"by profile")
-    assert read_uri("s3://archive/profile/a") == b"by profile"
+    assert fetch_uri("s3://archive/profile/a").read() == b"by profile"
     monkeypatch.setitem(fsspec.config.conf, "s3", {"anon": True})
     s3_environment({})
     with pytest.raises(PermissionError):
-        read_uri("s3://archive/profile/a")
+        fetch_uri("s3://archive/profile/a")
 
 
 def test_a_manifest_on_s3_is_read_row_group_by_row_group(s3, tmp_path):

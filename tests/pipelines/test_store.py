@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import StoreError
+from pipelines.identity import sha256
 from pipelines.names import artifact_key, image_key, slug
-from pipelines.store import Store, StoreKeyError, read_uri
+from pipelines.store import Store, StoreKeyError, fetch_uri
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -44,14 +45,28 @@ def test_a_failed_write_leaves_the_old_object_and_no_litter(tmp_path, monkeypatc
 
 def test_a_file_over_the_limit_is_not_read(tmp_path):
     (tmp_path / "big").write_bytes(b"x" * 100)
-    assert read_uri(str(tmp_path / "big"), 100) == b"x" * 100
+    assert fetch_uri(str(tmp_path / "big"), 100).read() == b"x" * 100
     with pytest.raises(OSError, match="limit"):
-        read_uri(str(tmp_path / "big"), 99)
+        fetch_uri(str(tmp_path / "big"), 99)
+
+
+@pytest.mark.parametrize("size", [10, 3000])
+def test_files_are_written_and_read_as_they_are(store, size, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.store._IN_ONE_PIECE", 1000)
+    (tmp_path / "local").write_bytes(bytes(range(10)) * (size // 10))
+    with open(tmp_path / "local", "rb") as file:
+        store.write_file("a/b", file)
+        store.write_file("a/b", file)
+    with store.read_file("a/b") as again:
+        assert again.read() == (tmp_path / "local").read_bytes()
+    assert store.list("a") == ["a/b"]
+    with pytest.raises(FileNotFoundError):
+        store.read_file("a/c")
 
 
 @given(prompt=st.text())
 def test_names_are_safe_and_readable_whatever_the_prompt(prompt):
-    key = image_key("row", 1, prompt, b"content")
+    key = image_key("row", 1, prompt, sha256(b"content"), "tif")
     assert key.startswith("images/row/1-")
     assert key.count("/") == 2
     assert key.isascii()
@@ -60,6 +75,6 @@ def test_names_are_safe_and_readable_whatever_the_prompt(prompt):
 
 
 def test_two_contents_never_share_a_name():
-    assert image_key("a", 1, "red", b"x") != image_key("a", 1, "red", b"y")
+    assert image_key("a", 1, "red", "1" * 64, "png") != image_key("a", 1, "red", "2" * 64, "png")
     assert slug("A Red Äpfel!") == "a-red-apfel"
     assert artifact_key("a", "0123456789abcdef" * 4) == "artifacts/a/0123456789abcdef.safetensors"

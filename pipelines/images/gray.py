@@ -1,0 +1,209 @@
+"""A scan as the pipeline holds it: one plane of gray values, 8 or 16 bit, and all that is known about it."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffcolor.luminance import luma
+from pipelines.images import scratch
+from pipelines.images.errors import InputImageError
+from pipelines.images.icc import BadProfileError, Profile, read_profile
+from pipelines.images.metadata import Metadata
+from pipelines.images.raster import Raster, open_raster
+from pipelines.images.xmp import BadXmpError, parsed
+from pipelines.jobspec import MAX_PIXELS
+
+MIN_SIDE = 64
+REJECT, DESATURATE = "reject", "desaturate"
+# What a JPEG encoder's chroma rounding makes of equal channels, in 8-bit codes.
+_GRAY_TOLERANCE = 2
+# A toned picture's colour follows from its luminance; what does not is other colour (root mean square, 8-bit codes).
+_TONE_RESIDUAL = 6.0
+_TONE_BINS = 64
+_NEAR = 2  # 8-bit codes from black or white
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What is accepted.
+
+    Attributes:
+        toned: "reject" or "desaturate" sepia and the like.
+        assume_srgb: take sRGB's curve where a scan's own profile is broken or not a gray one's.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    toned: str = REJECT
+    assume_srgb: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The scan's file in facts, for the record; the columns of `source` in the results."""
+
+    format: str
+    bytes: int
+    page: int | None
+    pages: int
+    depth: int
+    photometric: str
+    compression: str
+    decoder: str
+    conversion: str
+    dpi_x: float | None
+    dpi_y: float | None
+    orientation: int
+    profile: str
+    profile_sha256: str | None
+    profile_assumed: bool
+    software: str | None
+    not_carried: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrayImage:
+    """A decoded scan.
+
+    Attributes:
+        gray: (H, W), uint8 or uint16, pixels as stored (an orientation tag turns the view, not the pixels).
+    """
+
+    gray: NDArray[np.unsignedinteger]
+    source: Source
+    metadata: Metadata
+    profile: Profile
+    warnings: tuple[str, ...] = ()
+
+
+def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = None) -> GrayImage:
+    """Decodes a scan: gray of 8 or 16 bit, or RGB whose channels are equal (or, by the rules, toned).
+
+    Raises:
+        InputImageError: with the kinds of docs/errors.md.
+    """
+    rules = rules or Rules()
+    raster = open_raster(file, rules.max_pixels, page, MIN_SIDE)
+    profile, warnings = _profile(raster, rules)
+    gray, conversion = read_gray(raster, rules.toned)
+    if conversion == "near_gray":
+        warnings.append("near_gray: the channels differ by a code or two; their luminance was taken")
+    if conversion == "desaturated":
+        warnings.append("toned: the tone was taken off; the luminance that is kept is that of the toned scan")
+    _refuse_colorless(gray)
+    metadata, dropped = raster.metadata, list(raster.metadata.dropped)
+    if metadata.xmp:
+        try:
+            parsed(metadata.xmp)
+        except BadXmpError as error:
+            warnings.append(f"xmp_dropped: {error}")
+            dropped.append("XMP")
+            metadata = replace(metadata, xmp=None)
+    file.seek(0, 2)
+    source = Source(
+        format=raster.kind,
+        bytes=file.tell(),
+        page=page,
+        pages=raster.pages,
+        depth=8 * raster.dtype.itemsize,
+        photometric=raster.photometric,
+        compression=raster.compression,
+        decoder=raster.decoder,
+        conversion=conversion,
+        dpi_x=metadata.dpi[0] if metadata.dpi else None,
+        dpi_y=metadata.dpi[1] if metadata.dpi else None,
+        orientation=metadata.orientation,
+        profile=profile.name,
+        profile_sha256=hashlib.sha256(metadata.icc).hexdigest() if metadata.icc else None,
+        profile_assumed=profile.assumed,
+        software=metadata.software,
+        not_carried=tuple(dropped),
+    )
+    return GrayImage(gray=gray, source=source, metadata=metadata, profile=profile, warnings=tuple(warnings))
+
+
+def _profile(raster: Raster, rules: Rules) -> tuple[Profile, list[str]]:
+    try:
+        return read_profile(raster.metadata.icc, raster.channels), []
+    except BadProfileError as error:
+        if not rules.assume_srgb:
+            message = f"{error}; embed the right one, or accept sRGB's tone curve: --assume-srgb"
+            raise InputImageError("profile_bad", message) from error
+        return read_profile(None, raster.channels), [f"profile_bad: {error}; sRGB's tone curve was assumed"]
+
+
+def read_gray(raster: Raster, toned: str = REJECT) -> tuple[NDArray[np.unsignedinteger], str]:
+    """All pixels as one gray plane, and how they became one: "none", "equal_channels", "near_gray", "desaturated".
+
+    Raises:
+        InputImageError: `toned` and to be rejected, `is_colour`, or undecodable.
+    """
+    gray = scratch.empty((raster.height, raster.width), raster.dtype)
+    if raster.channels == 1:
+        for y, x, block in raster.blocks():
+            gray[y : y + block.shape[0], x : x + block.shape[1]] = block
+        return gray, "inverted" if raster.photometric == "MinIsWhite" else "none"
+    tone = _Tone(np.iinfo(raster.dtype).max)
+    for y, x, block in raster.blocks():
+        for first, last in scratch.strips(*block.shape[:2]):
+            part = block[first:last]
+            values = luma(part)
+            gray[y + first : y + last, x : x + block.shape[1]] = values
+            tone.add(part, values)
+    return gray, tone.conversion(toned)
+
+
+class _Tone:
+    """Whether channels are equal, differ as a tone does, or hold colour: a tone is a function of the luminance."""
+
+    def __init__(self, full: int) -> None:
+        self.full, self.scale = full, 255 / full
+        self.largest, self.count, self.absolute = 0, 0, 0.0
+        self.bins = np.zeros((5, _TONE_BINS))  # pixels; sums of R - Y and B - Y; sums of their squares
+
+    def add(self, rgb: NDArray, values: NDArray) -> None:
+        difference = rgb.astype(np.int32)[..., [0, 2]] - rgb[..., 1:2].astype(np.int32)
+        largest = int(np.abs(difference).max())
+        self.largest, self.count = max(self.largest, largest), self.count + values.size
+        if not largest:
+            return
+        offsets = (rgb[..., [0, 2]].astype(np.float64) - values[..., None]) * self.scale
+        self.absolute += float(np.abs(offsets).mean(-1).sum())
+        index = (values.astype(np.int64) * _TONE_BINS // (self.full + 1)).ravel()
+        red, blue = offsets[..., 0].ravel(), offsets[..., 1].ravel()
+        for row, weights in enumerate((None, red, blue, red * red, blue * blue)):
+            self.bins[row] += np.bincount(index, weights, _TONE_BINS)
+
+    def conversion(self, toned: str) -> str:
+        if not self.largest:
+            return "equal_channels"
+        if self.largest * self.scale <= _GRAY_TOLERANCE + 1e-9:
+            return "near_gray"
+        pixels = np.maximum(self.bins[0], 1)
+        spread = (self.bins[3:] - self.bins[1:3] ** 2 / pixels).clip(min=0).sum() / (2 * self.bins[0].sum())
+        mean = self.absolute / self.count
+        if spread**0.5 > _TONE_RESIDUAL:
+            raise InputImageError(
+                "is_colour", f"channels differ by {mean:.1f} codes on average; it has colour already", skipped=True
+            )
+        if toned != DESATURATE:
+            message = f"a toned picture (sepia or the like: channels differ by {mean:.1f} codes, alike all over it)"
+            raise InputImageError("toned", f"{message}; take the tone off with --toned desaturate")
+        return "desaturated"
+
+
+def _refuse_colorless(gray: NDArray[np.unsignedinteger]) -> None:
+    full = int(np.iinfo(gray.dtype).max)
+    near = _NEAR * full // 255
+    low, high, extreme = full, 0, 0
+    for first, last in scratch.strips(*gray.shape):
+        part = gray[first:last]
+        low, high = min(low, int(part.min())), max(high, int(part.max()))
+        extreme += int(np.count_nonzero(part <= near) + np.count_nonzero(part >= full - near))
+    if low == high:
+        raise InputImageError("blank", "every pixel is the same; there is nothing to colour", skipped=True)
+    if extreme >= 0.98 * gray.size:
+        message = "98 % of the pixels are black or white within 2 codes and cannot carry colour; scan in gray"
+        raise InputImageError("nearly_bitonal", message, skipped=True)

@@ -1,0 +1,154 @@
+"""TIFF's image file directories as they are: tags copied byte by byte, so that no text or fraction is ever re-coded.
+
+EXIF blocks of JPEG, PNG, WebP and JP2 are small TIFF files; one reader and one writer serve them all.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+EXIF, GPS = 0x8769, 0x8825
+_MAX_TAG_BYTES = 64 << 20
+
+
+class BadDirectoryError(ValueError):
+    """Not a TIFF structure, or one that points outside itself."""
+
+
+@dataclass(frozen=True)
+class Tag:
+    """`raw` is the value in the file's byte order."""
+
+    type: int
+    count: int
+    raw: bytes
+
+
+Directory = dict[int, Tag]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Byte order ("<" or ">") and whether offsets have 64 bits (BigTIFF)."""
+
+    order: str
+    big: bool = False
+
+    @property
+    def entry(self) -> str:
+        return f"{self.order}HH{'Q8s' if self.big else 'I4s'}"
+
+    @property
+    def offset(self) -> str:
+        return f"{self.order}{'Q' if self.big else 'I'}"
+
+    @property
+    def count(self) -> str:
+        return f"{self.order}{'Q' if self.big else 'H'}"
+
+
+def layout_of(head: bytes) -> Layout:
+    """Layout of a TIFF structure from its first 4 bytes."""
+    orders = {b"II": "<", b"MM": ">"}
+    if len(head) < 4 or bytes(head[:2]) not in orders:
+        raise BadDirectoryError("no TIFF header")
+    order = orders[bytes(head[:2])]
+    version = struct.unpack(f"{order}H", head[2:4])[0]
+    if version not in (42, 43):
+        raise BadDirectoryError(f"TIFF version {version}")
+    return Layout(order, version == 43)
+
+
+def read_directory(buffer, offset: int, layout: Layout) -> Directory:
+    """The directory at `offset` of a bytes-like buffer.
+
+    Raises:
+        BadDirectoryError: it points outside the buffer.
+    """
+    tags: Directory = {}
+    size = struct.calcsize(layout.entry)
+    try:
+        count = struct.unpack_from(layout.count, buffer, offset)[0]
+        first = offset + struct.calcsize(layout.count)
+        if first + count * size > len(buffer):
+            raise BadDirectoryError(f"{count} tags at {offset} do not fit into {len(buffer)} bytes")
+        for number in range(count):
+            code, kind, values, inline = struct.unpack_from(layout.entry, buffer, first + number * size)
+            length = _SIZES.get(kind, 0) * values
+            if not length:
+                continue
+            if length <= len(inline):
+                raw = inline[:length]
+            else:
+                start = struct.unpack(layout.offset, inline)[0]
+                if length > _MAX_TAG_BYTES or start + length > len(buffer):
+                    raise BadDirectoryError(f"tag {code} points outside the file")
+                raw = bytes(buffer[start : start + length])
+            tags[code] = Tag(kind, values, raw)
+    except struct.error as error:
+        raise BadDirectoryError(str(error)) from error
+    return tags
+
+
+def integer(tag: Tag, layout: Layout) -> int:
+    """The first value of an unsigned tag (BYTE, SHORT, LONG, IFD, LONG8, IFD8)."""
+    formats = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+    if tag.type not in formats:
+        raise BadDirectoryError(f"type {tag.type} is no unsigned number")
+    return struct.unpack_from(layout.order + formats[tag.type], tag.raw)[0]
+
+
+def write_directory(tags: Mapping[int, Tag], offset: int, layout: Layout) -> bytes:
+    """A directory to be placed at `offset` (even), its values right behind it, no next directory."""
+    entries, values = b"", b""
+    inline = struct.calcsize(layout.offset)
+    behind = offset + struct.calcsize(layout.count) + len(tags) * struct.calcsize(layout.entry) + inline
+    for code, tag in sorted(tags.items()):
+        if len(tag.raw) <= inline:
+            field = tag.raw
+        else:
+            field = struct.pack(layout.offset, behind + len(values))
+            values += tag.raw + b"\0" * (len(tag.raw) % 2)
+        entries += struct.pack(layout.entry, code, tag.type, tag.count, field)
+    return struct.pack(layout.count, len(tags)) + entries + bytes(inline) + values
+
+
+def pointer(offset: int, layout: Layout) -> Tag:
+    """The tag that says where a sub-directory is."""
+    return Tag(18 if layout.big else 4, 1, struct.pack(layout.offset, offset))
+
+
+def read_block(block: bytes) -> tuple[Layout, Directory, dict[int, Directory]]:
+    """An EXIF block: its layout, main directory, and sub-directories (`EXIF`, `GPS`).
+
+    Raises:
+        BadDirectoryError: it is damaged.
+    """
+    layout = layout_of(block)
+    if layout.big:
+        raise BadDirectoryError("an EXIF block is never BigTIFF")
+    if len(block) < 8:
+        raise BadDirectoryError("too short")
+    main = read_directory(block, struct.unpack_from(layout.offset, block, 4)[0], layout)
+    return layout, main, sub_directories(block, main, layout)
+
+
+def sub_directories(buffer, main: Directory, layout: Layout) -> dict[int, Directory]:
+    """The EXIF and GPS directories that `main` points to."""
+    return {code: read_directory(buffer, integer(main[code], layout), layout) for code in (EXIF, GPS) if code in main}
+
+
+def write_block(main: Directory, subs: Mapping[int, Directory], layout: Layout) -> bytes:
+    """An EXIF block in `layout` (never BigTIFF)."""
+    layout = Layout(layout.order)
+    tags, block = dict(main), b"II*\0" if layout.order == "<" else b"MM\0*"
+    block += struct.pack(layout.offset, 8)
+    for code in subs:
+        tags[code] = pointer(0, layout)
+    behind = 8 + len(write_directory(tags, 8, layout))
+    written = b""
+    for code, directory in subs.items():
+        tags[code] = pointer(behind + len(written), layout)
+        written += write_directory(directory, behind + len(written), layout)
+    return block + write_directory(tags, 8, layout) + written

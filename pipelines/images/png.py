@@ -1,0 +1,156 @@
+"""PNG: its chunks, and a writer by strips at 8 and 16 bit, which no library at hand has."""
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.images.metadata import sane_dpi
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_XMP_KEYWORD = b"XML:com.adobe.xmp"
+_IPTC_KEYWORD = b"Raw profile type iptc"  # the convention of ImageMagick and exiv2
+_PER_METRE = 0.0254
+_MAX_TEXT = 64 << 20
+_LEVEL = 6
+
+
+@dataclass(frozen=True)
+class Header:
+    """IHDR."""
+
+    width: int
+    height: int
+    bits: int
+    color_type: int
+
+
+def read_header(buffer) -> Header:
+    """Raises ValueError or struct.error where it is no PNG's."""
+    if bytes(buffer[12:16]) != b"IHDR":
+        raise ValueError("no IHDR")
+    width, height, bits, color_type = struct.unpack_from(">IIBB", buffer, 16)
+    return Header(width, height, bits, color_type)
+
+
+def _chunks(buffer) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and size of each chunk's body, up to where the file ends."""
+    at = len(SIGNATURE)
+    while at + 8 <= len(buffer):
+        size, kind = struct.unpack_from(">I4s", buffer, at)
+        if at + 12 + size > len(buffer):
+            return
+        yield kind, at + 8, size
+        at += 12 + size
+
+
+def read_metadata(buffer) -> dict[str, Any]:
+    """dpi, icc, exif, xmp and iptc of a PNG (None or b"" where it has none), and whether it is transparent."""
+    parts: dict[str, Any] = {"dpi": None, "icc": None, "exif": b"", "xmp": None, "iptc": None, "transparent": False}
+    for kind, start, size in _chunks(buffer):
+        if kind == b"IDAT" or size > _MAX_TEXT:
+            continue
+        body = bytes(buffer[start : start + size])
+        if kind == b"pHYs" and size == 9 and body[8] == 1:
+            across, down = struct.unpack_from(">II", body)
+            parts["dpi"] = sane_dpi(across * _PER_METRE, down * _PER_METRE)
+        elif kind == b"iCCP":
+            _, _, packed = body.partition(b"\0")
+            parts["icc"] = _inflated(packed[1:])
+        elif kind == b"eXIf":
+            parts["exif"] = body
+        elif kind == b"tRNS":
+            parts["transparent"] = True
+        elif kind == b"iTXt" and body.startswith(_XMP_KEYWORD + b"\0"):
+            packed, _, rest = body[len(_XMP_KEYWORD) + 1], None, body[len(_XMP_KEYWORD) + 3 :]
+            text = rest.split(b"\0", 2)[2]
+            parts["xmp"] = _inflated(text) if packed else text
+        elif kind == b"zTXt" and body.startswith(_IPTC_KEYWORD + b"\0"):
+            parts["iptc"] = _from_hex(_inflated(body[len(_IPTC_KEYWORD) + 2 :]))
+    return parts
+
+
+def _inflated(packed: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    try:
+        unpacked = unpacker.decompress(packed, _MAX_TEXT)
+    except zlib.error as error:
+        raise ValueError(f"a damaged text chunk ({error})") from error
+    if unpacker.unconsumed_tail:
+        raise ValueError(f"a text chunk of more than {_MAX_TEXT} bytes")
+    return unpacked
+
+
+def _from_hex(text: bytes) -> bytes | None:
+    """The body of ImageMagick's raw profile: a name, a length, hex digits."""
+    try:
+        return bytes.fromhex(text.split(None, 2)[2].decode("ascii"))
+    except (IndexError, ValueError):
+        return None
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+
+
+def write_png(
+    file: BinaryIO,
+    strips: Iterable[NDArray[np.unsignedinteger]],
+    *,
+    height: int,
+    width: int,
+    dtype: np.dtype,
+    icc: bytes,
+    dpi: tuple[float, float] | None = None,
+    exif: bytes = b"",
+    xmp: bytes | None = None,
+    iptc: bytes | None = None,
+    texts: dict[str, str] | None = None,
+) -> None:
+    """Writes (rows, width, 3) strips of uint8 or uint16, top to bottom, with their metadata in front."""
+    file.write(SIGNATURE)
+    file.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * dtype.itemsize, 2, 0, 0, 0)))
+    file.write(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
+    if dpi:
+        across, down = (round(value / _PER_METRE) for value in dpi)
+        file.write(_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
+    if exif:
+        file.write(_chunk(b"eXIf", exif))
+    if xmp:
+        file.write(_chunk(b"iTXt", _XMP_KEYWORD + b"\0\0\0\0\0" + xmp))
+    if iptc:
+        raw = b"\niptc\n%8d\n" % len(iptc) + iptc.hex().encode() + b"\n"
+        file.write(_chunk(b"zTXt", _IPTC_KEYWORD + b"\0\0" + zlib.compress(raw)))
+    for keyword, text in (texts or {}).items():
+        file.write(_chunk(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + text.encode()))
+    packer, above = zlib.compressobj(_LEVEL), np.zeros(width * 3 * dtype.itemsize, np.uint8)
+    for strip in strips:
+        rows = strip.astype(dtype.newbyteorder(">")).view(np.uint8).reshape(len(strip), -1)
+        if packed := packer.compress(_filtered(rows, above, 3 * dtype.itemsize)):
+            file.write(_chunk(b"IDAT", packed))
+        above = rows[-1]
+    file.write(_chunk(b"IDAT", packer.flush()))
+    file.write(_chunk(b"IEND", b""))
+
+
+def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel: int) -> bytes:
+    """Each row under the filter whose output is smallest as signed bytes (PNG's own rule of thumb)."""
+    up = np.concatenate([above[None], rows[:-1]])
+    left, corner = np.zeros_like(rows), np.zeros_like(rows)
+    left[:, pixel:], corner[:, pixel:] = rows[:, :-pixel], up[:, :-pixel]
+    candidates = np.stack([rows, rows - left, rows - up, rows - _paeth(left, up, corner)])
+    best = np.abs(candidates.view(np.int8).astype(np.int16)).sum(-1, dtype=np.int64).argmin(0)
+    chosen = np.take_along_axis(candidates, best[None, :, None], 0)[0]
+    kinds = np.array([0, 1, 2, 4], np.uint8)[best]
+    return np.concatenate([kinds[:, None], chosen], axis=1).tobytes()
+
+
+def _paeth(left: NDArray, up: NDArray, corner: NDArray) -> NDArray[np.uint8]:
+    a, b, c = (plane.astype(np.int16) for plane in (left, up, corner))
+    estimate = a + b - c
+    of_a, of_b, of_c = abs(estimate - a), abs(estimate - b), abs(estimate - c)
+    return np.where((of_a <= of_b) & (of_a <= of_c), left, np.where(of_b <= of_c, up, corner))

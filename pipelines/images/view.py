@@ -1,0 +1,144 @@
+"""What the model sees of a scan: the pictured part, upright, in sRGB, without a halftone's dots; and the way back."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffcolor.geometry import working_gray
+from diffcolor.luminance import chroma_planes
+from diffcolor.upsample import box_average
+from pipelines.images.errors import InputImageError
+from pipelines.images.gray import MIN_SIDE, GrayImage
+from pipelines.images.halftone import halftone_period
+
+Box = tuple[int, int, int, int]  # x, y, width, height in the pixels of the file
+_SCREEN_CELLS = 1.5  # periods of a screen over which its dots even out
+
+
+@dataclass(frozen=True)
+class View:
+    """Of `image`, the smallest box around `regions`, or all of it."""
+
+    image: GrayImage
+    regions: Sequence[Box] = ()
+
+    def check(self) -> "View":
+        """Itself.
+
+        Raises:
+            InputImageError: `region_outside`, `too_small`.
+        """
+        height, width = self.image.gray.shape
+        for x, y, across, down in self.regions:
+            if x < 0 or y < 0 or x + across > width or y + down > height:
+                message = f"region {(x, y, across, down)} leaves the page of {width} x {height} pixels"
+                raise InputImageError("region_outside", message)
+            if min(across, down) < MIN_SIDE:
+                message = f"region {(x, y, across, down)} is too small; both sides need at least {MIN_SIDE} pixels"
+                raise InputImageError("too_small", message)
+        return self
+
+    def shrunk(self, side: int) -> "View":
+        """The whole page in 8 bit, at most `side` pixels long."""
+        gray = self.image.gray
+        scale = min(1.0, side / max(gray.shape))
+        height, width = (max(1, round(one * scale)) for one in gray.shape)
+        codes = box_average(gray, height, width) * np.float32(255 / np.iinfo(gray.dtype).max)
+        regions = []
+        for x, y, across, down in self.regions:
+            left, top = min(width - 1, round(x * scale)), min(height - 1, round(y * scale))
+            right, bottom = round((x + across) * scale), round((y + down) * scale)
+            regions.append((left, top, max(1, right - left), max(1, bottom - top)))
+        small = np.clip(np.round(codes), 0, 255).astype(np.uint8)
+        return View(replace(self.image, gray=small), tuple(regions))
+
+    @property
+    def box(self) -> Box:
+        """x, y, width, height of what is seen."""
+        if not self.regions:
+            return 0, 0, self.image.gray.shape[1], self.image.gray.shape[0]
+        left, top = min(box[0] for box in self.regions), min(box[1] for box in self.regions)
+        right = max(box[0] + box[2] for box in self.regions)
+        bottom = max(box[1] + box[3] for box in self.regions)
+        return left, top, right - left, bottom - top
+
+    @property
+    def stored(self) -> NDArray[np.unsignedinteger]:
+        """The seen part as it is stored, not turned; no copy."""
+        x, y, width, height = self.box
+        return self.image.gray[y : y + height, x : x + width]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the upright view at native size."""
+        height, width = self.stored.shape
+        return (width, height) if self.image.metadata.orientation >= 5 else (height, width)
+
+    @cached_property
+    def halftone(self) -> float | None:
+        """Distance of a halftone's dots in pixels, None for a continuous tone."""
+        return halftone_period(self.stored)
+
+    @property
+    def cell(self) -> float:
+        """Native pixels over which dots even out; 1 for a continuous tone."""
+        return max(1.0, _SCREEN_CELLS * self.halftone) if self.halftone else 1.0
+
+    def gray(self, height: int, width: int) -> NDArray[np.float32]:
+        """The view at working size, (height, width) float32 in [0, 1], upright, sRGB."""
+        turned = self.image.metadata.orientation >= 5
+        size = (width, height) if turned else (height, width)
+        stored = self.stored
+        if self.cell > 1:
+            dots = tuple(max(1, math.floor(side / self.cell)) for side in stored.shape)
+            if dots[0] > size[0]:  # the way to the working size evens them out by itself
+                small = box_average(stored, *size) / np.float32(np.iinfo(stored.dtype).max)
+            else:
+                even = box_average(stored, *dots) * np.float32(65535 / np.iinfo(stored.dtype).max)
+                small = working_gray(np.clip(np.round(even), 0, 65535).astype(np.uint16), *size)
+        else:
+            small = working_gray(stored, *size)
+        upright = turned_upright(small, self.image.metadata.orientation)
+        return np.ascontiguousarray(
+            upright if self.image.profile.assumed else self.image.profile.to_srgb(upright), np.float32
+        )
+
+    def chroma(self, rgb: Tensor) -> NDArray[np.float32]:
+        """`R - luma` and `B - luma` of a working picture (3, h, w) in sRGB: (h, w, 2), as stored, in the output's
+        profile."""
+        picture = turned_back(rgb.float().permute(1, 2, 0).cpu().numpy(), self.image.metadata.orientation)
+        codes = picture if self.image.profile.assumed else self.image.profile.from_srgb(picture)
+        return chroma_planes(codes)
+
+
+def turned_upright(picture: NDArray, orientation: int) -> NDArray:
+    """A picture (H, W[, C]) as its EXIF orientation (1 .. 8) says that it is to be seen."""
+    if orientation >= 5:
+        picture = picture.swapaxes(0, 1)  # 5: transposed; 6, 7, 8: that, and flipped
+    flip_down, flip_across = _FLIPS[orientation]
+    return picture[:: -1 if flip_down else 1, :: -1 if flip_across else 1]
+
+
+def turned_back(picture: NDArray, orientation: int) -> NDArray:
+    """The inverse of `turned_upright`."""
+    flip_down, flip_across = _FLIPS[orientation]
+    picture = picture[:: -1 if flip_down else 1, :: -1 if flip_across else 1]
+    return picture.swapaxes(0, 1) if orientation >= 5 else picture
+
+
+# Down, across; after the transposition where there is one (EXIF 2.32, 4.6.4).
+_FLIPS = {
+    1: (False, False),
+    2: (False, True),
+    3: (True, True),
+    4: (True, False),
+    5: (False, False),
+    6: (False, True),
+    7: (True, True),
+    8: (True, False),
+}

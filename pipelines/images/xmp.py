@@ -1,0 +1,162 @@
+"""The mark that a picture's colours are machine-made, merged into the scan's XMP (IPTC Photo Metadata 2025.1)."""
+
+from dataclasses import dataclass
+
+from lxml import etree
+
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_X = "adobe:ns:meta/"
+_IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_MM = "http://ns.adobe.com/xap/1.0/mm/"
+_REF = "http://ns.adobe.com/xap/1.0/sType/ResourceRef#"
+_EVENT = "http://ns.adobe.com/xap/1.0/sType/ResourceEvent#"
+_XMP = "http://ns.adobe.com/xap/1.0/"
+_OURS = "urn:x-diffcolor-batch:xmp:1.0:"
+_PREFIXES = {
+    "Iptc4xmpExt": _IPTC_EXT,
+    "xmpMM": _MM,
+    "stRef": _REF,
+    "stEvt": _EVENT,
+    "xmp": _XMP,
+    "diffcolor": _OURS,
+}
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+_BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
+_END = '\n<?xpacket end="w"?>'
+MAX_BYTES = 16 << 20
+
+
+class BadXmpError(ValueError):
+    """XMP that cannot be merged into: not XML, not RDF, or unsafe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What a colorized picture says of its making. It has no time in it: the same work gives the same bytes.
+
+    Attributes:
+        system, version: of the AI system, model included.
+        prompt: the text that the colours follow.
+        prompt_writer: who wrote it, if known.
+        original, original_sha256: the scan's URI and the hash of its file.
+    """
+
+    system: str
+    version: str
+    prompt: str
+    original: str
+    original_sha256: str
+    prompt_writer: str | None = None
+
+
+def parsed(packet: bytes) -> etree._Element:
+    """The root of an XMP packet.
+
+    Raises:
+        BadXmpError: not XML; or it declares entities, which are refused unread.
+    """
+    if len(packet) > MAX_BYTES:
+        raise BadXmpError(f"{len(packet)} bytes, limit {MAX_BYTES}")
+    if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
+        raise BadXmpError("it declares entities, which are refused")
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_blank_text=True)
+    try:
+        root = etree.fromstring(packet.strip().rstrip(b"\0"), parser)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise BadXmpError(f"not XML ({error})") from error
+    if root.getroottree().docinfo.doctype:
+        raise BadXmpError("it declares a document type, which is refused")
+    if root.tag != f"{{{_RDF}}}RDF" and root.find(f"{{{_RDF}}}RDF") is None:
+        raise BadXmpError("no RDF in it")
+    return root
+
+
+def marked(packet: bytes | None, mark: Mark | None) -> bytes | None:
+    """The packet with the mark in it, all that it says otherwise kept; without a mark, the packet itself.
+
+    Raises:
+        BadXmpError: the packet is broken.
+    """
+    if mark is None:
+        return packet
+    root = parsed(packet) if packet else etree.Element(f"{{{_X}}}xmpmeta", nsmap={"x": _X})
+    rdf = root if root.tag == f"{{{_RDF}}}RDF" else root.find(f"{{{_RDF}}}RDF")
+    if rdf is None:
+        rdf = etree.SubElement(root, f"{{{_RDF}}}RDF", nsmap={"rdf": _RDF})
+    about = next((one.get(f"{{{_RDF}}}about") for one in rdf), None) or ""
+    history = [event for event in _taken_out(rdf) if not _is_ours(event, mark.system)]
+    ours = etree.SubElement(rdf, f"{{{_RDF}}}Description", {f"{{{_RDF}}}about": about}, nsmap=_PREFIXES)
+
+    def add(namespace: str, name: str, text: str) -> None:
+        etree.SubElement(ours, f"{{{namespace}}}{name}").text = _legal(text)
+
+    add(_IPTC_EXT, "DigitalSourceType", SOURCE_TYPE)
+    add(_IPTC_EXT, "AISystemUsed", mark.system)
+    add(_IPTC_EXT, "AISystemVersionUsed", mark.version)
+    add(_IPTC_EXT, "AIPromptInformation", mark.prompt)
+    if mark.prompt_writer:
+        add(_IPTC_EXT, "AIPromptWriterName", mark.prompt_writer)
+    add(_OURS, "OriginalSHA256", mark.original_sha256)
+    derived = etree.SubElement(ours, f"{{{_MM}}}DerivedFrom", {f"{{{_RDF}}}parseType": "Resource"})
+    etree.SubElement(derived, f"{{{_REF}}}filePath").text = _legal(mark.original)
+    sequence = etree.SubElement(etree.SubElement(ours, f"{{{_MM}}}History"), f"{{{_RDF}}}Seq")
+    sequence.extend(history)
+    event = etree.SubElement(sequence, f"{{{_RDF}}}li", {f"{{{_RDF}}}parseType": "Resource"})
+    for name, text in (
+        ("action", "edited"),
+        ("softwareAgent", f"{mark.system} {mark.version}"),
+        ("parameters", "colours added by a machine from a text; luminance unchanged"),
+    ):
+        etree.SubElement(event, f"{{{_EVENT}}}{name}").text = _legal(text)
+    return (_BEGIN + etree.tostring(root, encoding="unicode", pretty_print=True) + _END).encode()
+
+
+def _taken_out(rdf: etree._Element) -> list[etree._Element]:
+    """Removes what the mark states anew, wherever it stands; the entries of an earlier history, which goes on."""
+    replaced = {
+        f"{{{_IPTC_EXT}}}{name}"
+        for name in (
+            "DigitalSourceType",
+            "AISystemUsed",
+            "AISystemVersionUsed",
+            "AIPromptInformation",
+            "AIPromptWriterName",
+        )
+    } | {f"{{{_MM}}}DerivedFrom", f"{{{_OURS}}}OriginalSHA256"}
+    history = []
+    for description in list(rdf):
+        for name in replaced & set(description.attrib):
+            del description.attrib[name]
+        for element in list(description):
+            if element.tag == f"{{{_MM}}}History":
+                history += element.findall(f"{{{_RDF}}}Seq/{{{_RDF}}}li")
+            if element.tag in replaced | {f"{{{_MM}}}History"}:
+                description.remove(element)
+        if not len(description) and set(description.attrib) <= {f"{{{_RDF}}}about"}:
+            rdf.remove(description)
+    return history
+
+
+def _is_ours(event: etree._Element, system: str) -> bool:
+    """A picture that is made from one of ours has one making, not two."""
+    agent = f"{{{_EVENT}}}softwareAgent"
+    return (event.findtext(agent) or event.get(agent) or "").startswith(system)
+
+
+def _legal(text: str) -> str:
+    """`text` without the control characters that XML cannot hold."""
+    return "".join(one for one in text if one in "\t\n\r" or ord(one) >= 32)
+
+
+def read_mark(packet: bytes) -> dict[str, str]:
+    """The mark's plain properties by their local names, as `verify` looks for them.
+
+    Raises:
+        BadXmpError: the packet is broken.
+    """
+    root = parsed(packet)
+    return {
+        etree.QName(one).localname: one.text or ""
+        for one in root.iter()
+        if isinstance(one.tag, str) and one.tag.startswith((f"{{{_IPTC_EXT}}}", f"{{{_OURS}}}"))
+    }

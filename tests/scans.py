@@ -1,0 +1,262 @@
+"""Scans of every kind, made in code: formats that are accepted, with all their metadata, and files that are not."""
+
+import io
+import struct
+import zlib
+
+import imagecodecs
+import numpy as np
+import tifffile
+from PIL import Image, ImageCms
+
+from pipelines.images import ifd, jp2, png
+from tests.conftest import gray_picture
+
+XMP = (
+    b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="uuid:7" '
+    b'xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+    b'xmlns:xmpMM="http://ns.adobe.com/xap/1.0/mm/" xmlns:stEvt="http://ns.adobe.com/xap/1.0/sType/ResourceEvent#" '
+    b'Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/negativeFilm">'
+    b'<dc:title><rdf:Alt><rdf:li xml:lang="x-default">Scheune, M\xc3\xa4rz 1940</rdf:li></rdf:Alt></dc:title>'
+    b"<xmpMM:History><rdf:Seq><rdf:li stEvt:action='created' stEvt:softwareAgent='Scan 1.0'/></rdf:Seq></xmpMM:History>"
+    b"</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end='w'?>"
+)
+# Caption/Abstract and Credit of IPTC-IIM.
+IPTC = b"\x1c\x02\x78\x00\x04Barn" + b"\x1c\x02\x6e\x00\x07Archive"
+DPI = (300.0, 400.0)
+
+
+def gamma_profile(gamma: float = 2.2) -> bytes:
+    """A gray ICC profile of a gamma."""
+    return gray_profile(b"curv" + struct.pack(">IIH", 0, 1, round(gamma * 256)) + b"\0\0")
+
+
+def gray_profile(curve: bytes, connection: bytes = b"XYZ ") -> bytes:
+    """A gray input profile with any tone curve."""
+    description = b"desc" + struct.pack(">II", 0, 5) + b"Gray\0" + bytes(78 + 1)
+    tags = {
+        b"desc": description,
+        b"cprt": b"text" + bytes(4) + b"CC0\0",
+        b"wtpt": b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061),
+        b"kTRC": curve,
+    }
+    body, table, at = b"", b"", 132 + 12 * len(tags)
+    for name, content in tags.items():
+        table += struct.pack(">4sII", name, at + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    header = struct.pack(">I4sI4s4s4s", at + len(body), b"", 0x02400000, b"scnr", b"GRAY", connection)
+    header += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
+    header += struct.pack(">3i", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def srgb_profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def exif_block(order: str = "<", orientation: int = 6) -> bytes:
+    """Descriptive tags with an umlaut, an EXIF and a GPS directory, a maker note."""
+    layout = ifd.Layout(order)
+
+    def short(value: int) -> ifd.Tag:
+        return ifd.Tag(3, 1, struct.pack(f"{order}H", value))
+
+    def text(value: str) -> ifd.Tag:
+        raw = value.encode() + b"\0"
+        return ifd.Tag(2, len(raw), raw)
+
+    main = {0x010E: text("Scheune, März 1940"), 0x0112: short(orientation), 0x013B: text("Möller"), 0x8298: text("PD")}
+    exif = {
+        0x9003: text("1940:03:01 12:00:00"),
+        0x829A: ifd.Tag(5, 1, struct.pack(f"{order}II", 1, 60)),
+        0x927C: ifd.Tag(7, 8, b"offsets!"),
+    }
+    gps = {1: text("N"), 2: ifd.Tag(5, 3, struct.pack(f"{order}6I", 52, 1, 31, 1, 12, 1))}
+    return ifd.write_block(main, {ifd.EXIF: exif, ifd.GPS: gps}, layout)
+
+
+GRAY = gray_picture(1)
+GRAY16 = (GRAY.astype(np.uint16) * 257) ^ np.arange(GRAY.size, dtype=np.uint16).reshape(GRAY.shape) % 255
+RGB = np.repeat(GRAY[..., None], 3, -1)
+TONED = np.stack([GRAY, (GRAY * 0.9).astype(np.uint8), (GRAY * 0.7).astype(np.uint8)], -1)
+COLOUR = np.stack([GRAY, GRAY[::-1], GRAY[:, ::-1]], -1)
+
+
+def encoded(image, suffix="PNG", **options) -> bytes:
+    """By Pillow."""
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, suffix, **options)
+    return buffer.getvalue()
+
+
+def tiff(pixels, order="<", **options) -> bytes:
+    """By tifffile, which is an independent writer of most of what libtiff writes."""
+    buffer = io.BytesIO()
+    options = {"photometric": "minisblack", "metadata": None, **options}
+    tifffile.imwrite(buffer, pixels, byteorder=order, **options)
+    return buffer.getvalue()
+
+
+def described_tiff(pixels, order="<", bigtiff=False) -> bytes:
+    """A TIFF with everything: resolution, ICC, XMP, IPTC, descriptive tags, EXIF and GPS directories, orientation 6."""
+    layout, main, sub = ifd.read_block(exif_block(order))
+    tags = [(code, tag.type, tag.count, tag.raw, True) for code, tag in main.items() if code < 0x8769 or code > 0x8825]
+    tags += [(700, 1, len(XMP), XMP, True), (33723, 7, len(IPTC), IPTC, True), (34666, 4, 1, 0, True)]
+    tags += [(34854, 4, 1, 0, True)]
+    content = tiff(
+        pixels, order, extratags=tags, iccprofile=gamma_profile(), resolution=DPI, resolutionunit=2, bigtiff=bigtiff
+    )
+    # Make the stand-ins real, by a way of our own: patch the entries where they are found.
+    layout = ifd.Layout(order, bigtiff)
+    for stand_in, code in ((34666, ifd.EXIF), (34854, ifd.GPS)):
+        content += bytes(len(content) % 2)
+        offset = len(content)
+        size = struct.calcsize(layout.entry)
+        head = struct.pack(f"{order}HH", stand_in, 4)
+        at = content.index(head, 4)
+        entry = struct.pack(layout.entry, code, 18 if bigtiff else 4, 1, struct.pack(layout.offset, offset))
+        content = content[:at] + entry + content[at + size :] + ifd.write_directory(sub[code], offset, layout)
+    return content
+
+
+def png_file(pixels, **parts) -> bytes:
+    """A gray PNG by imagecodecs, chunks put in."""
+    content = imagecodecs.png_encode(pixels)
+    chunks = b""
+    if "icc" in parts:
+        chunks += png._chunk(b"iCCP", b"gray\0\0" + zlib.compress(parts["icc"]))
+    if "dpi" in parts:
+        chunks += png._chunk(b"pHYs", struct.pack(">IIB", *(round(one / 0.0254) for one in parts["dpi"]), 1))
+    if "exif" in parts:
+        chunks += png._chunk(b"eXIf", parts["exif"])
+    if "xmp" in parts:
+        chunks += png._chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + parts["xmp"])
+    return content[:33] + chunks + content[33:]
+
+
+def jp2_file(pixels, **options) -> bytes:
+    """By OpenJPEG, bare of metadata; lossless unless told otherwise."""
+    return imagecodecs.jpeg2k_encode(pixels, **{"level": 0, "codecformat": "jp2", "reversible": True, **options})
+
+
+def described_jp2(pixels) -> bytes:
+    """A JP2 with resolution, XMP, IPTC and EXIF; gray, enumerated colour space."""
+    return jp2.with_metadata(jp2_file(pixels), icc=gamma_profile(), dpi=DPI, exif=exif_block(), xmp=XMP, iptc=IPTC)
+
+
+def pages(*pictures, thumbnail: bool = True) -> bytes:
+    """A TIFF of several pages, a reduced-size copy behind the first."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for number, picture in enumerate(pictures):
+            writer.write(picture, photometric="minisblack", metadata=None)
+            if thumbnail and number == 0:
+                writer.write(picture[::4, ::4], photometric="minisblack", metadata=None, subfiletype=1)
+    return buffer.getvalue()
+
+
+def halftone(gray: np.ndarray, period: float = 6.0) -> np.ndarray:
+    """Printed in dots at 45 degrees: dark dots that grow with the darkness, softened as a lens would."""
+    y, x = np.mgrid[0 : gray.shape[0], 0 : gray.shape[1]]
+    u, v = (x + y) * np.pi / (period * np.sqrt(2)) * 2, (x - y) * np.pi / (period * np.sqrt(2)) * 2
+    screen = (np.cos(u) + np.cos(v)) / 4 + 0.5
+    printed = 255 / (1 + np.exp(-12 * (gray / 255 - screen)))
+    return printed.round().astype(np.uint8)
+
+
+def huge_png() -> bytes:
+    """A valid PNG header of 50,000 x 50,000 pixels in a few bytes: a decompression bomb's."""
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
+    return (
+        png.SIGNATURE + png._chunk(b"IHDR", header) + png._chunk(b"IDAT", zlib.compress(b"")) + png._chunk(b"IEND", b"")
+    )
+
+
+def huge_tiff() -> bytes:
+    """The same as a TIFF: sizes in the tags, no pixels."""
+    content = bytearray(tiff(GRAY, compression="zlib"))
+    _, main, _ = ifd.read_block(bytes(content))
+    at = struct.unpack_from("<I", content, 4)[0] + 2
+    for number in range(len(main)):
+        code = struct.unpack_from("<H", content, at + 12 * number)[0]
+        if code in (256, 257, 278):
+            struct.pack_into("<HHII", content, at + 12 * number, code, 4, 1, 60_000)
+    return bytes(content)
+
+
+# Name: content, expected gray values.
+GOOD = {
+    "tiff8": (tiff(GRAY), GRAY),
+    "tiff16": (tiff(GRAY16), GRAY16),
+    "tiff16_big_endian": (tiff(GRAY16, ">"), GRAY16),
+    "tiff8_lzw": (tiff(GRAY, compression="lzw"), GRAY),
+    "tiff16_lzw_predictor": (tiff(GRAY16, compression="lzw", predictor=True), GRAY16),
+    "tiff16_deflate": (tiff(GRAY16, compression="zlib"), GRAY16),
+    "tiff8_packbits": (tiff(GRAY, compression="packbits"), GRAY),
+    "tiff8_strips": (tiff(GRAY, rowsperstrip=7), GRAY),
+    "tiff16_tiles": (tiff(GRAY16, tile=(32, 48), compression="zlib"), GRAY16),
+    "bigtiff16": (tiff(GRAY16, bigtiff=True), GRAY16),
+    "tiff8_min_is_white": (tiff(255 - GRAY, photometric="miniswhite"), GRAY),
+    "tiff16_min_is_white": (tiff(65535 - GRAY16, photometric="miniswhite"), GRAY16),
+    "tiff8_rgb_equal": (tiff(RGB, photometric="rgb"), GRAY),
+    "tiff16_rgb_planes": (
+        tiff(np.stack([GRAY16] * 3), photometric="rgb", planarconfig="separate", compression="zlib"),
+        GRAY16,
+    ),
+    "png8": (png_file(GRAY), GRAY),
+    "png16": (png_file(GRAY16), GRAY16),
+    "png16_rgb_equal": (png_file(np.stack([GRAY16] * 3, -1)), GRAY16),
+    "jp2_8": (jp2_file(GRAY), GRAY),
+    "jp2_16": (jp2_file(GRAY16), GRAY16),
+    "j2k_codestream": (jp2_file(GRAY, codecformat="j2k"), GRAY),
+    "webp_lossless": (encoded(RGB, "WEBP", lossless=True), GRAY),
+    "bmp": (encoded(GRAY, "BMP"), GRAY),
+}
+_JPEG = encoded(GRAY, "JPEG", quality=90)
+GOOD["jpeg"] = (_JPEG, np.asarray(Image.open(io.BytesIO(_JPEG))))
+_JPEG_TIFF = tiff(GRAY, compression="jpeg", compressionargs={"level": 90})
+GOOD["tiff8_jpeg"] = (_JPEG_TIFF, tifffile.imread(io.BytesIO(_JPEG_TIFF)))
+_LOSSY = jp2_file(GRAY, level=40, reversible=False)
+GOOD["jp2_lossy"] = (_LOSSY, imagecodecs.jpeg2k_decode(_LOSSY))
+
+BAD = {
+    "empty": b"",
+    "not_image": b"these are words, not pixels\n",
+    "truncated": _JPEG[:-900],
+    "undecodable": b"II*\0\xff\xff\xff\x7f",
+    "too_large": huge_png(),
+    "too_small": encoded(GRAY[:20]),
+    "page_required": pages(GRAY, GRAY),
+    "depth": tiff(GRAY.astype(np.float32)),
+    "alpha": encoded(np.dstack([RGB, GRAY])),
+    "color_model": encoded(Image.fromarray(RGB).convert("CMYK"), "TIFF"),
+    "bitonal": encoded(Image.fromarray(GRAY > 100), "TIFF", compression="group4"),
+    "nearly_bitonal": encoded(np.where(GRAY > 100, 254, 1).astype(np.uint8)),
+    "blank": encoded(np.full((70, 70), 9, np.uint8)),
+    "is_colour": encoded(COLOUR),
+    "toned": encoded(TONED),
+    "profile_bad": encoded(GRAY, icc_profile=srgb_profile()),
+}
+SKIPPED = {"bitonal", "nearly_bitonal", "blank", "is_colour"}
+# More files of those kinds.
+MORE_BAD = [
+    ("truncated", tiff(GRAY16, rowsperstrip=8)[:-3000]),
+    ("truncated", png_file(GRAY16)[:-3000]),
+    ("truncated", jp2_file(GRAY16)[:-9000]),
+    ("undecodable", encoded(GRAY, "WEBP", lossless=True)[:-2000]),
+    ("too_large", huge_tiff()),
+    ("depth", tiff(GRAY.astype(np.int16))),
+    ("depth", tiff(GRAY.astype(np.uint32))),
+    ("depth", jp2_file((GRAY16 >> 4).astype(np.uint16), bitspersample=12)),
+    ("alpha", tiff(np.dstack([GRAY, GRAY]), extrasamples=["unassalpha"], planarconfig="contig")),
+    ("alpha", encoded(Image.fromarray(GRAY).convert("LA"))),
+    ("color_model", encoded(Image.fromarray(RGB).convert("P"), "TIFF")),
+    ("color_model", encoded(Image.fromarray(RGB).convert("P"))),
+    ("color_model", encoded(Image.fromarray(RGB).convert("LAB"), "TIFF")),
+    ("bitonal", encoded(Image.fromarray(GRAY > 100))),
+    ("not_image", b"%PDF-1.7 ..."),
+    ("not_image", b"GIF89a" + bytes(40)),
+    ("profile_bad", tiff(GRAY, iccprofile=gamma_profile()[:200])),
+    ("page_range", tiff(GRAY)),
+]
