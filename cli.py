@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from manifests.commands import app as manifest_app
+from pipelines.commands.curation import app as curation_app
+from pipelines.commands.runs import app as runs_app
 from pipelines.terminal import (
     EXIT_CODES,
     IN_USE,
@@ -40,6 +42,8 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.add_typer(manifest_app, name="manifest")
+app.add_typer(runs_app)
+app.add_typer(curation_app)
 
 
 class Preset(StrEnum):
@@ -304,102 +308,6 @@ def _attach(output: str, as_json: bool) -> int:
 
 
 @app.command()
-def status(output: Output, as_json: Json = False) -> None:
-    """How far a job is, from its output alone."""
-    from pipelines.console import status_line, worker_line
-    from pipelines.status import status as status_of
-
-    store = open_output(output)
-    with reported():
-        document = status_of(store)
-    if as_json:
-        print_json(document)
-        return
-    typer.echo(status_line(document))
-    for worker in document["workers"]:
-        typer.echo(f"  {worker_line(worker)}")
-    for error in document["errors"]:
-        typer.echo(f"  failed: {error['id']}: {error['kind']}: {error['message']}")
-
-
-@app.command("list")
-def list_outputs(
-    root: Annotated[str, typer.Argument(help="Folder or URI that holds outputs.")], as_json: Json = False
-) -> None:
-    """The outputs at a place, and how far each is."""
-    from pipelines.console import status_line
-    from pipelines.status import outputs
-    from pipelines.status import status as status_of
-    from pipelines.store import Store
-
-    with reported():
-        documents = [status_of(Store(uri).hurried()) for uri in outputs(Store(root).hurried())]
-    if as_json:
-        print_json(documents)
-        return
-    for document in documents:
-        typer.echo(f"{document['output']}\n  {status_line(document)}")
-    if not documents:
-        say(f"no outputs of diffcolor-batch submit at {root}")
-
-
-@app.command()
-def logs(
-    output: Output,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
-    run: Annotated[str | None, typer.Option(help="A run's id. Default: the latest.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")] = False,
-) -> None:
-    """What happened in a run, from its output alone."""
-    import json
-
-    from pipelines.console import event_line
-    from pipelines.events import read_events
-    from pipelines.lease import look
-    from pipelines.ledger import Ledger
-
-    store, seen = open_output(output), set()
-    with reported():
-        run = run or Ledger(store).read_job()["run"]
-        while True:
-            held = look(store) if follow else None
-            goes_on = held is not None and held.holder.run == run and held.is_alive
-            for event in read_events(store, run, seen):
-                typer.echo(json.dumps(event) if as_json else event_line(event))
-            if not goes_on:
-                return
-            time.sleep(2.0)
-
-
-@app.command()
-def stop(
-    output: Output,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the run's end.")] = 120.0,
-    as_json: Json = False,
-) -> None:
-    """End the run that holds an output, in good order: images end or are checkpointed. Submit again to go on."""
-    from pipelines.console import status_line
-    from pipelines.status import request_stop
-    from pipelines.status import status as status_of
-
-    store = open_output(output)
-    with reported():
-        run = request_stop(store)
-        if run is None:
-            say("no run holds this output")
-        else:
-            say(f"asked run {run} to stop")
-        deadline = time.monotonic() + wait
-        while (document := status_of(store))["state"] == "running" and time.monotonic() < deadline:
-            time.sleep(1.0)
-    if as_json:
-        print_json(document)
-    else:
-        typer.echo(status_line(document))
-    raise typer.Exit(IN_USE if document["state"] == "running" else OK)
-
-
-@app.command()
 def recolor(
     output: Output,
     id: Annotated[str | None, typer.Option(help="The row to recolour.")] = None,
@@ -438,47 +346,6 @@ def recolor(
         for row_id, one in made:
             typer.echo(f"{row_id}: {one.prompt}: {output.rstrip('/')}/{one.image} (eta {one.eta:g})")
     raise typer.Exit(ROWS_FAILED if failed else OK)
-
-
-@app.command()
-def verify(output: Output, as_json: Json = False) -> None:
-    """Read every output again: its hash, its size, and its luminance against the scan. Exits 3 on any difference."""
-    open_output(output)
-    from pipelines.verify import verify as verify_output
-
-    with reported():
-        found = verify_output(output)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        typer.echo(
-            f"{found.rows} rows, {found.pictures} pictures ({found.against_input} against their input file), "
-            f"{found.luminance_mismatches} luminance mismatches, {len(found.differences)} differences"
-            + (f"; {found.pending} rows have no result yet" if found.pending else "")
-        )
-        for difference in found.differences:
-            typer.echo(f"  {difference.id}: {difference.file}: {difference.what}")
-    raise typer.Exit(ROWS_FAILED if found.differences or found.luminance_mismatches else OK)
-
-
-@app.command()
-def gc(
-    output: Output,
-    grace: Annotated[float, typer.Option(min=0, help="Hours: what is younger stays.")] = 24.0,
-    log_days: Annotated[float, typer.Option(min=0, help="Days that the events of a run are kept.")] = 30.0,
-) -> None:
-    """Remove what no result names: leavings of killed writers, lost races and closed shards."""
-    from pipelines.gc import collect
-    from pipelines.lease import take
-
-    store = open_output(output)
-    with reported():
-        lease = take(store, "gc", dict)
-        try:
-            count = collect(store, grace, log_days, lease.lost.is_set)
-        finally:
-            lease.release(**lease.previous)
-    typer.echo(f"{count} objects removed")
 
 
 @app.command()

@@ -3,9 +3,10 @@
     python benchmarks/page.py [MEGAPIXELS ...]
 
 Each size runs in a process of its own; memory is the process's largest resident set, the interpreter and its libraries
-included. The time is also given in units of reading the scan and writing it again as it is, the least that any tool needs.
+included. The time is also given in units of reading the scan and writing it again as it is: the least any tool needs.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -81,7 +82,7 @@ def compose(path: Path) -> dict:
         write(out, (np.repeat(image.gray[y : y + 64, :, None], 3, -1) for y in range(0, image.gray.shape[0], 64)), form)
     marks["plain copy"] = time.monotonic()
     names = list(marks)
-    seconds = {name: round(marks[name] - marks[before], 1) for before, name in zip(names, names[1:], strict=False)}
+    seconds = {name: round(marks[name] - marks[before], 1) for before, name in itertools.pairwise(names)}
     return {
         "megapixels": round(image.gray.size / 1e6, 1),
         "mismatches": check.mismatches,

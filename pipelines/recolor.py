@@ -76,6 +76,21 @@ class Recolorer:
         for row_id in wanted:
             yield row_id, RecolorError(row_id, "no such id in the results; see `status`, or submit it first")
 
+    def sample_at(self, row_id: str, prompt: str, eta: float) -> Output:
+        """A prompt of a row once more, at one eta, in the place of what it has.
+
+        Raises:
+            RecolorError, ArtifactError: what is in the way.
+        """
+        before, self.config = self.config, replace(self.config, etas=(eta,))
+        try:
+            ((_, outcome),) = self.recolor_all([(row_id, [prompt])], again=True)
+        finally:
+            self.config = before
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome[0]
+
     def _recolor(self, shard: int, number: int, row: ResultRow, prompts: Sequence[str], again: bool) -> list[Output]:
         if row.status != OK:
             raise RecolorError(row.id, f"its status is {row.status}: {row.error_message}")

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from diffcolor.config import digest
 from manifests.locations import redacted
-from pipelines import cluster
+from pipelines import cluster, report
 from pipelines.crew import Crew, Member
 from pipelines.errors import JobError, OutputInUseError, StoreError
 from pipelines.events import EventLog
@@ -155,6 +155,7 @@ class _Driver:
         if request.retry_failed:
             self.ledger.write_damaged(self.plan.damaged)
         self._note()
+        self._report()
         self.log("run_ended", state=self.state, **self.plan.counts)
         return self.snapshot()
 
@@ -334,6 +335,15 @@ class _Driver:
             "workers": [{"pid": member.pid, **member.progress} for member in self.crew.members],
             "errors": list(self.errors),
         }
+
+    def _report(self) -> None:
+        """The curator's page, if there is anything new to see; a stopped run has no time left for it."""
+        if self.state == "stopped" or not (self.finished or not self.store.exists(f"{report.FOLDER}/index.html")):
+            return
+        try:
+            report.write_report(self.store)
+        except StoreError as error:  # the results are safe, and `report` writes it at any time
+            self.log("report_failed", error=str(error))
 
     def snapshot(self) -> Snapshot:
         workers = [member.progress for member in self.crew.busy]

@@ -190,7 +190,7 @@ def test_the_same_rows_in_another_format_train_nothing(archive, tmp_path):
 
 
 def test_one_code_of_difference_is_found_by_verify(archive):
-    folder, spec, _ = archive
+    folder, _, _ = archive
     pixels = np.asarray(Image.open(io.BytesIO(scans.GOOD["tiff8"][0]))).copy()
     (folder / "changed.tif").write_bytes(scans.tiff(np.stack([pixels] * 3, -1), photometric="rgb"))
     assert verify_pair(str(folder / "tiff8"), str(folder / "changed.tif")).mismatches == 0

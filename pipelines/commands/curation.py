@@ -1,0 +1,102 @@
+"""`verify`, `report`, `review`: what has been made, and what of it is wanted."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.terminal import OK, ROWS_FAILED, USAGE, Json, Output, open_output, print_json, reported, say
+
+app = typer.Typer()
+
+
+@app.command()
+def verify(
+    output: Annotated[str | None, typer.Argument(help="Output folder or URI.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Look at about so many rows only.")] = None,
+    pair: Annotated[
+        tuple[str, str] | None, typer.Option(help="Compare any two files instead: the scan, the colour picture.")
+    ] = None,
+    page: Annotated[int | None, typer.Option(min=0, help="With --pair: page of the scan, from 0.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read every output again: its hash, its size, its luminance against the scan, its tone curve, its mark.
+    Exits 3 on any difference."""
+    if (pair is None) == (output is None):
+        raise typer.BadParameter("give an output, or --pair SCAN PICTURE")
+    if pair:
+        raise typer.Exit(_verify_pair(*pair, page, as_json))
+    open_output(output)
+    from pipelines.verify import verify as verify_output
+
+    with reported():
+        found = verify_output(output, sample)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        typer.echo(
+            f"{found.rows} rows, {found.pictures} pictures ({found.against_input} against their input file), "
+            f"{found.luminance_mismatches} luminance mismatches, {len(found.differences)} differences"
+            + (f"; {found.pending} rows have no result yet" if found.pending else "")
+        )
+        for difference in found.differences:
+            typer.echo(f"  {difference.id}: {difference.file}: {difference.what}")
+    raise typer.Exit(ROWS_FAILED if found.differences or found.luminance_mismatches else OK)
+
+
+def _verify_pair(scan: str, picture: str, page: int | None, as_json: bool) -> int:
+    from pipelines.images.errors import InputImageError
+    from pipelines.verify import verify_pair
+
+    try:
+        with reported():
+            found = verify_pair(scan, picture, page)
+    except (InputImageError, ValueError, FileNotFoundError) as error:
+        say(f"cannot be compared: {error}")
+        return ROWS_FAILED
+    if as_json:
+        print_json({"pixels": found.pixels, "mismatches": found.mismatches, "largest": found.largest})
+    else:
+        where = f", by up to {found.largest}, first at x={found.first[0]}, y={found.first[1]}" if found.first else ""
+        typer.echo(f"{found.mismatches} of {found.pixels} pixels differ in luminance{where}")
+    return ROWS_FAILED if found.mismatches else OK
+
+
+@app.command()
+def report(output: Output) -> None:
+    """Write the report: OUT/report/index.html, to look at every picture and decide. (A job's end writes it, too.)"""
+    from pipelines.report import write_report
+
+    store = open_output(output)
+    with reported():
+        write_report(store)
+    typer.echo(f"{output.rstrip('/')}/report/index.html")
+
+
+@app.command()
+def review(
+    output: Output,
+    decisions: Annotated[str, typer.Option(help="The CSV that the report saved; file or URI.")],
+    as_json: Json = False,
+) -> None:
+    """Apply a curator's decisions: approved pictures go to OUT/final, picked variants become the default."""
+    from dataclasses import asdict
+
+    from pipelines.report import write_report
+    from pipelines.review import apply, read_decisions
+
+    store = open_output(output)
+    with reported():
+        done = apply(output, read_decisions(decisions))
+        write_report(store)
+    if as_json:
+        print_json(asdict(done))
+    else:
+        typer.echo(
+            f"{done.applied} decisions applied; {output.rstrip('/')}/final holds {done.final} pictures"
+            + (f", {done.removed} were taken out" if done.removed else "")
+        )
+        for row_id in done.stale:
+            say(f"  {row_id}: its picture was made anew since it was looked at; decide again in the new report")
+        for row_id in done.unknown:
+            say(f"  {row_id}: no such id")
+    raise typer.Exit(USAGE if done.stale or done.unknown else OK)
