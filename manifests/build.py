@@ -14,7 +14,7 @@ from manifests.errors import ManifestError, Problem
 from manifests.locations import absolute
 from manifests.schema import SCHEMA
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".jp2", ".j2k", ".webp", ".bmp"})
 LIST_SEPARATOR = "|"
 
 
@@ -72,46 +72,72 @@ def build(folder: str, output: Path, captions_uri: str | None = None) -> Built:
     Raises:
         ManifestError: no images, two images with one id, or a bad CSV.
     """
-    fs, root = fsspec.core.url_to_fs(folder)
-    images = sorted(path for path in fs.find(root) if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise ManifestError(
-            folder, [Problem("no_images", None, None, f"no {', '.join(sorted(IMAGE_SUFFIXES))} below it")]
-        )
+    images = images_below(folder)
     captions = read_captions(captions_uri) if captions_uri else {}
-    place = absolute(folder).rstrip("/")
-    rows, seen, problems = [], {}, []
-    for number, path in enumerate(images):
-        relative = path.removeprefix(root).lstrip("/")
+    rows, problems = [], []
+    for number, (relative, image) in enumerate(images.items()):
         given = captions.pop(relative, {})
         row = {
             "id": given.get("id") or slug_id(relative),
-            "image": f"{place}/{relative}",
+            "image": image,
             "caption": given.get("caption") or None,
             "target_prompts": _listed(given.get("target_prompts")),
             "color_hints": given.get("color_hints") or None,
             "anti_color_prompts": _listed(given.get("anti_color_prompts")),
             "group_id": given.get("group_id") or None,
-            "seed": _seed(number, given, problems),
+            "seed": _whole(number, "seed", given, problems),
+            "page": _whole(number, "page", given, problems),
+            "toned": given.get("toned") or None,
+            "prompt_writer": given.get("prompt_writer") or None,
             "image_sha256": given.get("image_sha256") or None,
         }
-        other = seen.setdefault(row["id"].casefold(), relative)
-        if other != relative:
-            problems.append(Problem("duplicate_id", number, row["id"], f"{relative} and {other}; give ids in the CSV"))
         rows.append(row)
     if problems:
         raise ManifestError(folder, problems)
+    return write(rows, output, folder, tuple(captions))
+
+
+def images_below(folder: str) -> dict[str, str]:
+    """Relative path and URI of every image below a folder, sorted by path.
+
+    Raises:
+        ManifestError: there is none.
+    """
+    fs, root = fsspec.core.url_to_fs(folder)
+    images = sorted(path for path in fs.find(root) if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
+        message = f"no {', '.join(sorted(IMAGE_SUFFIXES))} below it"
+        raise ManifestError(folder, [Problem("no_images", None, None, message)])
+    place = absolute(folder).rstrip("/")
+    relative = [path.removeprefix(root).lstrip("/") for path in images]
+    return {path: f"{place}/{path}" for path in relative}
+
+
+def write(rows: list[dict], output: Path, origin: str, unmatched: tuple[str, ...] = ()) -> Built:
+    """Writes rows (dicts of our columns) as a manifest.
+
+    Raises:
+        ManifestError: two rows with one id.
+    """
+    seen, problems = {}, []
+    for number, row in enumerate(rows):
+        other = seen.setdefault(row["id"].casefold(), row)
+        if other is not row:
+            message = f"{row['image']} and {other['image']}; give ids in the CSV"
+            problems.append(Problem("duplicate_id", number, row["id"], message))
+    if problems:
+        raise ManifestError(origin, problems)
     # Parquet readers of other programs show the columns' meaning from the schema's metadata.
     schema = pa.schema([item for item in SCHEMA if item.name != "image_bytes"])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), output, row_group_size=4096)
     without = tuple(row["id"] for row in rows if not row["caption"])
-    return Built(len(rows), without, tuple(captions))
+    return Built(len(rows), without, unmatched)
 
 
-def _seed(number: int, given: dict[str, str], problems: list[Problem]) -> int | None:
-    text = (given.get("seed") or "").strip()
+def _whole(number: int, name: str, given: dict[str, str], problems: list[Problem]) -> int | None:
+    text = (given.get(name) or "").strip()
     if text and not (text.isascii() and text.isdigit()):
-        problems.append(Problem("bad_seed", number, given.get("id"), f"seed {text!r} is not a whole number >= 0"))
+        problems.append(Problem(f"bad_{name}", number, given.get("id"), f"{name} {text!r} is not a whole number >= 0"))
         return None
     return int(text) if text else None
 

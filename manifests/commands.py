@@ -12,22 +12,56 @@ app = typer.Typer(no_args_is_help=True, help="Build, validate and look at manife
 
 @app.command("build")
 def build_manifest(
-    folder: Annotated[str, typer.Argument(help="Folder of images, any fsspec URI; subfolders too.")],
+    folder: Annotated[str | None, typer.Argument(help="Folder of images, any fsspec URI; subfolders too.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write.")] = Path("manifest.parquet"),
     captions: Annotated[
         str | None, typer.Option(help="CSV with columns file, caption, and others of a manifest; lists as 'a|b'.")
     ] = None,
+    alto: Annotated[
+        str | None, typer.Option(help="Folder of ALTO files: a row for each illustration of the folder's pages.")
+    ] = None,
+    mets: Annotated[str | None, typer.Option(help="METS file instead of a folder: its pages' illustrations.")] = None,
+    iiif: Annotated[str | None, typer.Option(help="IIIF Presentation 3 manifest (a file) instead of a folder.")] = None,
 ) -> None:
-    """Make a manifest from a folder of images and a CSV of captions."""
-    from manifests.build import build
+    """Make a manifest from a folder of images and a CSV of captions, from METS/ALTO, or from IIIF."""
+    from manifests.build import build, write
+    from manifests.iiif import rows_of_iiif
+    from manifests.newspapers import pages_of_folders, pages_of_mets, rows_of_pages
 
+    if sum(one is not None for one in (folder, mets, iiif)) != 1:
+        raise typer.BadParameter("give one of FOLDER, --mets and --iiif")
+    if (alto and not folder) or (captions and (alto or not folder)):
+        raise typer.BadParameter("--alto and --captions go with FOLDER, one at a time")
     with reported():
-        built = build(folder, output, captions)
+        if iiif:
+            built = write(rows_of_iiif(iiif), output, iiif)
+        elif mets or alto:
+            pages, alone = (pages_of_mets(mets), ()) if mets else pages_of_folders(folder, alto)
+            built = write(list(rows_of_pages(pages, _size_of)), output, mets or folder, alone)
+        else:
+            built = build(folder, output, captions)
     typer.echo(f"{output}: {built.rows} rows")
     for row_id in built.uncaptioned:
         say(f"  no caption: {row_id}")
     for file in built.unmatched:
-        say(f"  caption without an image: {file}")
+        say(f"  without a counterpart: {file}")
+
+
+def _size_of(uri: str):
+    """Of an image its size and resolution, from its header."""
+    from manifests.errors import ManifestError, Problem
+    from manifests.newspapers import Size
+    from pipelines.images.errors import InputImageError
+    from pipelines.images.raster import open_raster
+    from pipelines.store import fetch_uri
+
+    try:
+        with fetch_uri(uri) as file:
+            raster = open_raster(file, 1 << 62)
+    except (InputImageError, OSError) as error:
+        kind = getattr(error, "kind", "not_found")
+        raise ManifestError(uri, [Problem(kind, None, None, str(error))]) from error
+    return Size(raster.width, raster.height, raster.metadata.dpi[0] if raster.metadata.dpi else None)
 
 
 @app.command()

@@ -236,7 +236,7 @@ BAD = {
     "blank": encoded(np.full((70, 70), 9, np.uint8)),
     "is_colour": encoded(COLOUR),
     "toned": encoded(TONED),
-    "profile_bad": encoded(GRAY, icc_profile=srgb_profile()),
+    "profile_bad": encoded(GRAY, icc_profile=gamma_profile()[:200]),
 }
 SKIPPED = {"bitonal", "nearly_bitonal", "blank", "is_colour"}
 # More files of those kinds.

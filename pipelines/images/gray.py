@@ -126,7 +126,11 @@ def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = N
 
 def _profile(raster: Raster, rules: Rules) -> tuple[Profile, list[str]]:
     try:
-        return read_profile(raster.metadata.icc, raster.channels), []
+        profile = read_profile(raster.metadata.icc, raster.channels)
+        said = (
+            [f"profile_rgb: {profile.name!r} is no gray profile; its tone curve was taken"] if profile.foreign else []
+        )
+        return profile, said
     except BadProfileError as error:
         if not rules.assume_srgb:
             message = f"{error}; embed the right one, or accept sRGB's tone curve: --assume-srgb"

@@ -33,12 +33,14 @@ class Profile:
         output: bytes of the RGB profile that outputs embed.
         name: as the source names it.
         assumed: the source names none.
+        foreign: it is an RGB profile, in a gray file.
     """
 
     linear: NDArray[np.float64]
     output: bytes
     name: str
     assumed: bool = False
+    foreign: bool = False
 
     def to_srgb(self, codes: NDArray) -> NDArray[np.float64]:
         """Code values in [0, 1] of the scan as sRGB code values."""
@@ -60,20 +62,27 @@ def _srgb_encoded(light: NDArray) -> NDArray[np.float64]:
 def read_profile(content: bytes | None, channels: int) -> Profile:
     """The profile of a scan of 1 (gray) or 3 (equal) channels; sRGB's curve is assumed where there is none.
 
+    An RGB profile in a gray file is against the standard, and common: gray v is taken as (v, v, v) under it, provided
+    that its channels share one curve.
+
     Raises:
         BadProfileError: broken, or of another kind of picture.
     """
     if content is None:
         return Profile(_srgb_linear(_GRID), _srgb_profile(), "sRGB (assumed)", assumed=True)
     tags, space, connection = _tags(content)
-    if space != (b"GRAY" if channels == 1 else b"RGB "):
+    if space not in ((b"GRAY", b"RGB ") if channels == 1 else (b"RGB ",)):
         raise BadProfileError(f"an ICC profile of colour space {space.decode('latin-1').strip()}")
     name = _name(tags)
-    if channels == 3:
-        trc = tags.get(b"rTRC")
+    if space == b"RGB ":
+        curves = [tags.get(channel) for channel in (b"rTRC", b"gTRC", b"bTRC")]
+        if channels == 1 and (None in curves or len({_curve(one).tobytes() for one in curves}) > 1):
+            raise BadProfileError("an RGB ICC profile in a gray file, without one tone curve for all channels")
         # A profile made of tables alone has no curve to take; the model's view of the scan is not worth more.
-        linear = _srgb_linear(_GRID) if trc is None else _light(_curve(trc))
-        return Profile(_rising(linear), content, name)
+        linear = _srgb_linear(_GRID) if curves[0] is None else _light(_curve(curves[0]))
+        # On other primaries than sRGB's, the model's colours would come out as other colours; grays are the same.
+        output = content if curves[0] is None or _on_srgb_primaries(tags) else rgb_profile(curves[0], name)
+        return Profile(_rising(linear), output, name, foreign=channels == 1)
     if b"kTRC" not in tags:
         raise BadProfileError("a gray ICC profile without a tone curve (kTRC)")
     curve = tags[b"kTRC"]
@@ -82,6 +91,15 @@ def read_profile(content: bytes | None, channels: int) -> Profile:
         light = _luminance_of_lightness(light)
         curve = _table(light)
     return Profile(_rising(_light(light)), rgb_profile(curve, name), name)
+
+
+def _on_srgb_primaries(tags: dict[bytes, bytes]) -> bool:
+    try:
+        found = [struct.unpack_from(">3i", tags[name], 8) for name in _COLORANTS]
+    except (KeyError, struct.error):
+        return False
+    wanted = np.array(list(_COLORANTS.values()))
+    return bool(np.abs(np.array(found) / 65536 - wanted).max() < 0.005)
 
 
 def _light(curve: NDArray) -> NDArray[np.float64]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from lxml import etree
 
+from manifests.xml import UnsafeXmlError, parse_xml
+
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _X = "adobe:ns:meta/"
 _IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
@@ -57,15 +59,10 @@ def parsed(packet: bytes) -> etree._Element:
     """
     if len(packet) > MAX_BYTES:
         raise BadXmpError(f"{len(packet)} bytes, limit {MAX_BYTES}")
-    if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
-        raise BadXmpError("it declares entities, which are refused")
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_blank_text=True)
     try:
-        root = etree.fromstring(packet.strip().rstrip(b"\0"), parser)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        raise BadXmpError(f"not XML ({error})") from error
-    if root.getroottree().docinfo.doctype:
-        raise BadXmpError("it declares a document type, which is refused")
+        root = parse_xml(packet)
+    except UnsafeXmlError as error:
+        raise BadXmpError(str(error)) from error
     if root.tag != f"{{{_RDF}}}RDF" and root.find(f"{{{_RDF}}}RDF") is None:
         raise BadXmpError("no RDF in it")
     return root

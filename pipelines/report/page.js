@@ -172,7 +172,7 @@ function variantButtons(row, chosen) {
       onclick: () => decide(row, number ? "pick" : "approve", number),
     }, make("img", { src: variant.preview, alt: "", loading: "lazy" }))));
 }
-function actions(row) {
+function actions(row, close = false) {
   const decision = decisionOf(row);
   const state = decision ? decision.decision : null;
   const eta = decision && decision.eta ? ` at eta ${decision.eta}` : "";
@@ -180,7 +180,7 @@ function actions(row) {
     make("button", { type: "button", class: "approve", "aria-pressed": String(state === "approve" || state === "pick"),
       onclick: () => decide(row, state === "pick" ? "pick" : "approve") }, state === "pick" ? `Approved: picked${eta}` : "Approve"),
     make("button", { type: "button", class: "reject", "aria-pressed": String(state === "reject"), onclick: () => decide(row, "reject") }, "Reject"),
-    make("button", { type: "button", onclick: () => look(row) }, "Look closely"));
+    close ? null : make("button", { type: "button", onclick: () => look(row) }, "Look closely"));
 }
 
 function show() {
@@ -254,7 +254,7 @@ async function look(row) {
     make("p", {}, make("b", {}, "Text: "), row.variants[chosen].prompt),
     make("p", { class: "quiet" }, `Context prompt: ${row.caption}. ${facts.statement}`),
     ...row.warnings.map((warning) => make("p", { class: "warn" }, "⚠ " + warning)),
-    actions(row), note,
+    actions(row, true), note,
     make("h3", {}, "All variants"), allVariants(row, more, chosen),
     make("h3", {}, "Eta ladder of this variant"), ladder(row, more, chosen, decision),
     make("h3", {}, "Luminance"), luminance(row, more, chosen),
@@ -346,7 +346,7 @@ function histogram(title, values, unit) {
   const top = Math.max(...bins);
   const short = (value) => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3)) + unit;
   const median = values[Math.floor((values.length - 1) / 2)];
-  const text = `${title}: median ${short(median)}, from ${short(low)} to ${short(high)}, ${values.length} pictures`;
+  const text = `${title}: median ${short(median)}, from ${short(low)} to ${short(high)}, ${values.length} values`;
   return make("figure", {}, drawn("svg", { viewBox: "0 0 240 80", role: "img", "aria-label": text }, ...bins.map((count, index) =>
     drawn("rect", { x: index * 10, y: 80 - (78 * count) / top, width: 9, height: (78 * count) / top, fill: "#4a6fa5" }))),
   make("figcaption", {}, text));

@@ -64,8 +64,28 @@ def test_no_profile_is_srgb_and_said_so():
     assert np.abs(lightness(ramp, profile.output, "RGB") - lightness(ramp, srgb_profile(), "RGB")).max() <= 0.4
 
 
+def test_an_rgb_profile_in_a_gray_file_gives_its_curve():
+    profile = read_profile(srgb_profile(), 1)
+    assert profile.foreign
+    assert profile.output == srgb_profile()
+    assert np.allclose(profile.linear, read_profile(None, 1).linear, atol=2e-3)
+    with pytest.raises(BadProfileError, match="one tone curve"):
+        read_profile(gray_profile(table(_X)).replace(b"GRAY", b"RGB "), 1)
+
+
 def test_equal_channels_keep_their_own_profile():
     assert read_profile(srgb_profile(), 3).output == srgb_profile()
+
+
+def test_other_primaries_than_srgbs_are_replaced_and_grays_look_the_same():
+    """The model's colours are sRGB's: under Adobe RGB's primaries they would be others."""
+    wide = bytearray(read_profile(gamma_profile(2.2), 1).output)
+    at = bytes(wide).index(struct.pack(">3i", round(0.43607 * 65536), round(0.22249 * 65536), round(0.01392 * 65536)))
+    struct.pack_into(">3i", wide, at, round(0.60974 * 65536), round(0.31111 * 65536), round(0.01947 * 65536))
+    profile = read_profile(bytes(wide), 3)
+    assert profile.output != bytes(wide)
+    assert np.allclose(profile.linear, read_profile(gamma_profile(2.2), 1).linear)
+    assert b"sRGB primaries" in profile.output
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -82,7 +102,6 @@ def test_colours_find_their_way_back(name):
         gamma_profile()[:150],
         gray_profile(table([1, 0.5, 0])),
         gray_profile(b"curv"),
-        srgb_profile(),
         gray_profile(b"mft2" + bytes(40)),
         gray_profile(parametric(9)),
     ],
