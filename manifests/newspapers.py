@@ -1,4 +1,4 @@
-"""Rows from what a digitized newspaper says about itself: ALTO's illustrations with boxes and captions, METS's pages."""
+"""Rows from what a digitized newspaper says of itself: illustrations of ALTO with boxes and captions, pages of METS."""
 
 import posixpath
 import re

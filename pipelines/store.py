@@ -342,7 +342,7 @@ def _fetched(fs: fsspec.AbstractFileSystem, path: str) -> BinaryIO:
         try:
             mode = {"timeout": _GET_SECONDS} if fs.async_impl else {}
             fs.get_file(path, file.name, **mode)
-            return open(file.name, "rb")  # noqa: SIM115: the caller closes it
+            return open(file.name, "rb")
         finally:
             os.unlink(file.name)
 

@@ -1,5 +1,6 @@
-"""`verify`, `report`, `review`: what has been made, and what of it is wanted."""
+"""`verify`, `report`, `review`, `export`: what has been made, what of it is wanted, and where it goes."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -100,3 +101,44 @@ def review(
         for row_id in done.unknown:
             say(f"  {row_id}: no such id")
     raise typer.Exit(USAGE if done.stale or done.unknown else OK)
+
+
+@app.command()
+def export(
+    output: Output,
+    destination: Annotated[str, typer.Argument(help="Folder or URI; nothing in it is overwritten.")],
+    everything: Annotated[bool, typer.Option("--all", help="Rows that nobody has decided about, too.")] = False,
+    variants: Annotated[bool, typer.Option(help="The other prompts' pictures, too, as ..._a02 and so on.")] = False,
+    premis: Annotated[bool, typer.Option(help="A PREMIS record beside each picture.")] = False,
+    bagit: Annotated[bool, typer.Option(help="Make the destination a BagIt bag.")] = False,
+    iiif: Annotated[
+        str | None, typer.Option(help="URL at which the destination will be served: writes a IIIF manifest.")
+    ] = None,
+    c2pa_certificate: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="PEM chain: sign the pictures (extra [c2pa]).")
+    ] = None,
+    c2pa_key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="PEM of its private key.")] = None,
+    c2pa_algorithm: Annotated[str, typer.Option(help="es256, es384, ps256, ed25519, ...")] = "es256",
+    c2pa_timestamp: Annotated[str | None, typer.Option(help="URL of a time-stamping authority.")] = None,
+) -> None:
+    """Copy approved pictures to a place of their own, under the scans' names, with their records."""
+    from pipelines.export import ExportError, Options
+    from pipelines.export import export as export_to
+    from pipelines.export.c2pa import Certificate, SigningError
+
+    if (c2pa_certificate is None) != (c2pa_key is None):
+        raise typer.BadParameter("--c2pa-certificate and --c2pa-key go together")
+    open_output(output)
+    certificate = c2pa_certificate and Certificate(c2pa_certificate, c2pa_key, c2pa_algorithm, c2pa_timestamp)
+    options = Options(
+        everything=everything, variants=variants, premis=premis, bagit=bagit, iiif=iiif, certificate=certificate
+    )
+    try:
+        with reported():
+            made = export_to(output, destination, options)
+    except (ExportError, SigningError) as error:
+        say(str(error))
+        raise typer.Exit(USAGE) from error
+    typer.echo(f"{destination}: {len(made)} pictures")
+    if not made:
+        say("nothing is approved yet: look at report/index.html, then `review`; or export --all")
