@@ -12,6 +12,7 @@ import typer
 
 from manifests.commands import app as manifest_app
 from pipelines.commands.curation import app as curation_app
+from pipelines.commands.planning import app as planning_app
 from pipelines.commands.runs import app as runs_app
 from pipelines.terminal import (
     EXIT_CODES,
@@ -22,10 +23,16 @@ from pipelines.terminal import (
     STOPPED,
     UNAVAILABLE,
     USAGE,
+    BaseModelOption,
     ColumnOption,
     DefaultCaption,
+    Device,
+    DeviceOption,
     Json,
+    JudgeOption,
     Output,
+    Preset,
+    PresetOption,
     columns,
     console,
     exit_code,
@@ -44,12 +51,7 @@ app = typer.Typer(
 app.add_typer(manifest_app, name="manifest")
 app.add_typer(runs_app)
 app.add_typer(curation_app)
-
-
-class Preset(StrEnum):
-    paper = "paper"
-    balanced = "balanced"
-    draft = "draft"
+app.add_typer(planning_app)
 
 
 class Format(StrEnum):
@@ -69,24 +71,12 @@ class Toned(StrEnum):
     desaturate = "desaturate"
 
 
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
 class OnRunning(StrEnum):
     refuse = "refuse"
     wait = "wait"
     attach = "attach"
 
 
-PresetOption = Annotated[Preset, typer.Option(help="How long each image is trained and sampled.")]
-BaseModelOption = Annotated[
-    str, typer.Option(help="'mini' (embedded), a diffusers folder, or a hub id of a Stable Diffusion 1.x/2.x model.")
-]
-JudgeOption = Annotated[str, typer.Option(help="'mini' (embedded), a local open_clip folder, or MODEL:TAG.")]
-DeviceOption = Annotated[Device, typer.Option(help="auto: cuda where the workers have a GPU.")]
 EtaOption = Annotated[
     list[float] | None,
     typer.Option("--eta", help="Interpolation weight(s) to try instead of the preset's. Repeatable."),

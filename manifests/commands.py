@@ -65,13 +65,34 @@ def _size_of(uri: str):
 
 
 @app.command()
-def validate(manifest: str, column: ColumnOption = None, default_caption: DefaultCaption = None) -> None:
-    """Check every row; list every problem. Exits 2 if there is one."""
-    from manifests.read import validated
+def validate(
+    manifest: str,
+    column: ColumnOption = None,
+    default_caption: DefaultCaption = None,
+    look: Annotated[
+        int | None, typer.Option(min=1, help="Read about so many of the images, too, spread over the manifest.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check every row; list every problem (exit 2). With --look, say what the images are and which would fail."""
+    from manifests.read import read_rows, validated
 
     with reported():
         count = validated(manifest, columns(column), default_caption)
+        if look:
+            from pipelines.images.gray import Rules
+            from pipelines.outlook import Outlook
+
+            outlook, every = Outlook(), max(1, count // look)
+            for number, row in enumerate(read_rows(manifest, columns(column), default_caption)):
+                if number % every == 0:
+                    outlook.look(row, Rules())
+    if as_json:
+        print_json({"rows": count, **(outlook.to_json() if look else {})})
+        return
     typer.echo(f"{manifest}: {count} rows, no problems")
+    for line in outlook.lines(count) if look else ():
+        typer.echo(line)
 
 
 @app.command()

@@ -37,7 +37,7 @@ def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
         return now - modified >= age
 
     grace = timedelta(hours=grace_hours)
-    for folder in ("images", "artifacts"):
+    for folder in ("images", "artifacts", "access", "report/previews"):
         for key in store.list(folder):
             if fingerprint(key) not in named and is_old(key, grace):
                 yield key

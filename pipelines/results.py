@@ -147,10 +147,15 @@ class Output:
     access_luma_max: int | None = None
 
     @property
+    def record(self) -> str | None:
+        """Key of the provenance record beside the picture."""
+        return provenance_key(self.image) if self.preview else None
+
+    @property
     def files(self) -> set[str]:
         """Keys of all that belongs to it."""
         previews = (one.get("preview") for one in self.candidates)
-        return {key for key in (self.image, self.access, self.preview, *previews) if key}
+        return {key for key in (self.image, self.record, self.access, self.preview, *previews) if key}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +211,7 @@ class ResultRow:
     def files(self) -> set[str]:
         """Keys of everything that this row names."""
         keys = {self.primary_image, self.artifact, self.preview, self.primary_preview} - {None}
-        return keys.union(*(one.files for one in self.outputs), (provenance_key(one.image) for one in self.outputs))
+        return keys.union(*(one.files for one in self.outputs))
 
     def to_record(self) -> dict[str, Any]:
         """A JSON-able dict without the carried columns: those come from the manifest, which has them exactly."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,25 @@ EXIT_CODES = (
 )
 console = Console(stderr=True)
 
+
+class Preset(StrEnum):
+    paper = "paper"
+    balanced = "balanced"
+    draft = "draft"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+PresetOption = Annotated[Preset, typer.Option(help="How long each image is trained and sampled.")]
+BaseModelOption = Annotated[
+    str, typer.Option(help="'mini' (embedded), a diffusers folder, or a hub id of a Stable Diffusion 1.x/2.x model.")
+]
+JudgeOption = Annotated[str, typer.Option(help="'mini' (embedded), a local open_clip folder, or MODEL:TAG.")]
+DeviceOption = Annotated[Device, typer.Option(help="auto: cuda where the workers have a GPU.")]
 ColumnOption = Annotated[
     list[str] | None,
     typer.Option("--column", help="OURS=THEIRS: read our column from one of another name. Repeatable."),

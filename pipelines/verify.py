@@ -16,7 +16,6 @@ from pipelines.images.paint import LumaCheck, check_luma, read_luma
 from pipelines.images.raster import open_raster
 from pipelines.images.xmp import SOURCE_TYPE, BadXmpError, read_mark
 from pipelines.ledger import Ledger
-from pipelines.names import provenance_key
 from pipelines.results import OK, ResultRow
 from pipelines.retry import Patience
 from pipelines.store import Store, fetch_uri
@@ -143,8 +142,8 @@ def _files(row: ResultRow) -> Iterator[tuple[str, str | None, bool]]:
         yield output.image, output.sha256, True
         if output.access:
             yield output.access, output.access_sha256, False
-        if output.preview:  # the pictures of a real worker have their records beside them
-            yield provenance_key(output.image), None, False
+        if output.record:
+            yield output.record, None, False
     yield row.artifact, row.artifact_sha256, False
 
 

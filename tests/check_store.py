@@ -54,7 +54,8 @@ def check_store(ids: list[str], output: str, ok: int | None = None) -> list[dict
     assert (found["state"], found["pending"], found["ok"]) == ("finished", 0, counts["ok"])
     collect(store, grace_hours=0, log_days=0)
     named = {key for row in Ledger(store).current() for key in row.files}
-    assert {*store.list("images"), *store.list("artifacts")} == named
+    stored = [store.list(folder) for folder in ("images", "artifacts", "access", "report/previews")]
+    assert set().union(*stored) == named
     for folder in ("_engine/work", "_engine/probe", "_engine/runs"):
         assert store.list(folder) == []
     assert store.litter("") == []

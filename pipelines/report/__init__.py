@@ -153,7 +153,7 @@ def _details(row: ResultRow) -> dict[str, Any]:
                 "bytes": output.bytes,
                 "access": _place(output.access),
                 "access_luma": [_rounded(output.access_luma_mean, 2), output.access_luma_max],
-                "record": _place(f"{output.image}.json"),
+                "record": _place(output.record),
             }
             for output in row.outputs
         ],

@@ -1,0 +1,106 @@
+"""`estimate` and `doctor`: before a job."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pipelines.terminal import (
+    UNAVAILABLE,
+    USAGE,
+    BaseModelOption,
+    ColumnOption,
+    DefaultCaption,
+    Device,
+    DeviceOption,
+    Json,
+    JudgeOption,
+    Preset,
+    PresetOption,
+    columns,
+    print_json,
+    reported,
+    say,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def estimate(
+    manifest: Annotated[str, typer.Argument(help="The manifest to be submitted.")],
+    preset: PresetOption = Preset.balanced,
+    base_model: BaseModelOption = "mini",
+    judge: JudgeOption = "mini",
+    column: ColumnOption = None,
+    default_caption: DefaultCaption = None,
+    device: DeviceOption = Device.auto,
+    images_per_step: Annotated[int, typer.Option("--images-per-step", "-k", min=1)] = 4,
+    workers: Annotated[int, typer.Option(min=1, help="That the job will have.")] = 1,
+    batches: Annotated[int, typer.Option(min=1, help="Batches of K images to measure; more, narrower.")] = 2,
+    price: Annotated[float | None, typer.Option(min=0, help="Of a worker's hour, in any currency.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Time, worker hours, storage and cost of a job, from a few of its images run for real here."""
+    from diffcolor.config import PRESETS
+    from manifests.read import read_rows, validated
+    from pipelines.estimate import estimate as estimated
+    from pipelines.jobspec import JobSpec
+
+    with reported():
+        rows = validated(manifest, columns(column), default_caption)
+        wanted = min(rows, batches * images_per_step)
+        every, sample = max(1, rows // wanted), []
+        for number, row in enumerate(read_rows(manifest, columns(column), default_caption)):
+            if number % every == 0 and len(sample) < wanted:
+                sample.append(row)
+        spec = JobSpec(
+            output="",
+            base_model=base_model,
+            judge=judge,
+            config=PRESETS[preset.value],
+            device=device.value,
+            images_per_step=images_per_step,
+        )
+        locksteps = [sample[first : first + images_per_step] for first in range(0, len(sample), images_per_step)]
+        say(f"running {len(sample)} of {rows} images in {len(locksteps)} batches ...")
+        try:
+            found = estimated(locksteps, spec, rows, workers, price)
+        except ValueError as error:
+            say(str(error))
+            raise typer.Exit(USAGE) from error
+    if as_json:
+        print_json(found.to_json())
+        return
+    unit = "GPU hours" if found.device.startswith("cuda") else "worker hours (CPU)"
+    typer.echo(f"measured on {found.device}, {found.batches} batches; in brackets the 90 % interval of the mean")
+    typer.echo(f"  per image    {found.seconds_per_image.text(' s')}, {found.megabytes_per_image.text(' MB', 2)}")
+    whole = f"{found.hours.text(' h', 2)} on {workers} workers, {found.worker_hours.text('', 2)} {unit}"
+    typer.echo(f"  {rows} images  {whole}")
+    typer.echo(f"  storage      {found.gigabytes.text(' GB', 3)}")
+    if found.cost_per_1000:
+        typer.echo(f"  cost         {found.cost_per_1000.text('', 2)} per 1,000 images")
+    for kind, count in found.failed.items():
+        say(f"  {count} of the {len(sample)} would not be colorized: {kind}; see `manifest validate --look`")
+    if found.batches < 2:
+        say("  one batch has no interval: give more with --batches")
+
+
+@app.command()
+def doctor(
+    output: Annotated[str | None, typer.Argument(help="Output folder or URI to try, too.")] = None,
+    base_model: BaseModelOption = "mini",
+    judge: JudgeOption = "mini",
+    as_json: Json = False,
+) -> None:
+    """Check this machine, the models' weights, and an output store's access and preconditions."""
+    from pipelines.doctor import BAD, examine
+
+    findings = []
+    for finding in examine(output, base_model, judge):
+        findings.append(finding)
+        if not as_json:
+            typer.echo(f"{finding.state:4}  {finding.what}: {finding.found}")
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    raise typer.Exit(UNAVAILABLE if any(finding.state == BAD for finding in findings) else 0)
