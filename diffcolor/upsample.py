@@ -5,6 +5,7 @@ which chroma goes on to native size bicubically, rows at a time.
 """
 
 import math
+import mmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,18 @@ from PIL import Image
 RADIUS = 2  # low-resolution cells
 SPATIAL_SIGMA = 0.7  # low-resolution cells
 LUMINANCE_SIGMA = 0.1  # of full scale
-GUIDE_PIXELS = 1 << 24
-STRIP_PIXELS = 1 << 19
+GUIDE_PIXELS = 1 << 23
+STRIP_PIXELS = 1 << 17
 _HALO = 4  # rows that bicubic interpolation looks beyond its own
+
+
+def let_go(array: NDArray) -> None:
+    """Gives the memory of a mapped array back; its values stay in its file, and come again when they are looked at."""
+    base = array
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    if isinstance(base, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def _means(plane: NDArray, edges: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
@@ -45,6 +55,7 @@ def box_average(plane: NDArray, height: int, width: int) -> NDArray[np.float32]:
         columns = _means(plane[start:end], np.linspace(0, plane.shape[1], width + 1), axis=1)
         edges = np.minimum(np.arange(first, last + 1) * ratio, plane.shape[0]) - start
         averaged[first:last] = _means(columns, edges, axis=0)
+        let_go(plane)
     return averaged
 
 

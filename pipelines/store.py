@@ -336,15 +336,29 @@ def probe_preconditions(uri: str, patience: Patience | None = None) -> bool:
         store.delete(used)
 
 
-def _fetched(fs: fsspec.AbstractFileSystem, path: str) -> BinaryIO:
+def _fetched(fs: fsspec.AbstractFileSystem, path: str, limit: int | None = None) -> BinaryIO:
     """An object as an unnamed local file, copied: whoever changes it meanwhile does not change what we decode."""
     with tempfile.NamedTemporaryFile(delete=False) as file:
         try:
-            mode = {"timeout": _GET_SECONDS} if fs.async_impl else {}
-            fs.get_file(path, file.name, **mode)
+            if "http" in fs.protocol:  # a web server need not say how much it will send
+                with fs.open(path, "rb", block_size=0) as source:
+                    _copy(source, file, limit)
+            else:
+                mode = {"timeout": _GET_SECONDS} if fs.async_impl else {}
+                fs.get_file(path, file.name, **mode)
             return open(file.name, "rb")
         finally:
             os.unlink(file.name)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, limit: int | None) -> None:
+    total = 0
+    while chunk := source.read(8 << 20):
+        total += len(chunk)
+        if limit is not None and total > limit:
+            raise OSError(f"more than {limit} bytes")
+        target.write(chunk)
+    target.flush()
 
 
 def fetch_uri(
@@ -358,9 +372,11 @@ def fetch_uri(
 
     def fetch() -> BinaryIO:
         if limit is not None and "http" not in fs.protocol:  # whose `info` calls every refusal a missing file
-            size = fs.info(path).get("size")
-            if size is not None and size > limit:
-                raise OSError(f"{size} bytes, limit {limit}")
-        return _fetched(fs, path)
+            facts = fs.info(path)
+            if facts["type"] != "file":  # a device has no end
+                raise OSError(f"a {facts['type']}, not a file")
+            if facts.get("size") is not None and facts["size"] > limit:
+                raise OSError(f"{facts['size']} bytes, limit {limit}")
+        return _fetched(fs, path, limit)
 
     return retrying(fetch, patience or Patience(), on_retry)

@@ -44,7 +44,7 @@ from pipelines.results import OK, ResultRow, blank_result
 from pipelines.store import Store
 
 logger = logging.getLogger(__name__)
-LOSS_POINTS = 40  # of each stage's curve
+LOSS_POINTS = 24  # of each stage's curve
 _SAMPLING_SHARE = 0.3  # of an image's training time, a guess on the safe side for what comes after it
 
 

@@ -254,6 +254,7 @@ MORE_BAD = [
     ("color_model", encoded(Image.fromarray(RGB).convert("P"), "TIFF")),
     ("color_model", encoded(Image.fromarray(RGB).convert("P"))),
     ("color_model", encoded(Image.fromarray(RGB).convert("LAB"), "TIFF")),
+    ("color_model", encoded(Image.fromarray(RGB).convert("YCbCr"), "TIFF", compression="tiff_lzw")),
     ("bitonal", encoded(Image.fromarray(GRAY > 100))),
     ("not_image", b"%PDF-1.7 ..."),
     ("not_image", b"GIF89a" + bytes(40)),

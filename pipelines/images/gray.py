@@ -148,6 +148,7 @@ def read_gray(raster: Raster, toned: str = REJECT) -> tuple[NDArray[np.unsignedi
     if raster.channels == 1:
         for y, x, block in raster.blocks():
             gray[y : y + block.shape[0], x : x + block.shape[1]] = block
+            scratch.let_go(gray)
         return gray, "inverted" if raster.photometric == "MinIsWhite" else "none"
     tone = _Tone(np.iinfo(raster.dtype).max)
     for y, x, block in raster.blocks():
@@ -156,6 +157,7 @@ def read_gray(raster: Raster, toned: str = REJECT) -> tuple[NDArray[np.unsignedi
             values = luma(part)
             gray[y + first : y + last, x : x + block.shape[1]] = values
             tone.add(part, values)
+        scratch.let_go(gray)
     return gray, tone.conversion(toned)
 
 
@@ -206,6 +208,7 @@ def _refuse_colorless(gray: NDArray[np.unsignedinteger]) -> None:
         part = gray[first:last]
         low, high = min(low, int(part.min())), max(high, int(part.max()))
         extreme += int(np.count_nonzero(part <= near) + np.count_nonzero(part >= full - near))
+        scratch.let_go(gray)
     if low == high:
         raise InputImageError("blank", "every pixel is the same; there is nothing to colour", skipped=True)
     if extreme >= 0.98 * gray.size:

@@ -25,6 +25,7 @@ def painted(view: View, chroma: NDArray[np.float32], reductions: Reductions) -> 
     """
     gray = view.image.gray
     upsampler = ChromaUpsampler(view.stored, chroma, view.cell)
+    scratch.let_go(gray)
     left, top, _, down = view.box
     regions = view.regions or (view.box,)
     for first, last in scratch.strips(*gray.shape):
@@ -37,6 +38,7 @@ def painted(view: View, chroma: NDArray[np.float32], reductions: Reductions) -> 
                 if a < b:
                     planes[a - first : b - first, x : x + width] = rows[a - start : b - start, x - left :][:, :width]
         yield recombine(gray[first:last], planes, reductions)
+        scratch.let_go(gray)
 
 
 @dataclass
@@ -90,6 +92,7 @@ def check_luma(file: BinaryIO, gray: NDArray[np.unsignedinteger]) -> LumaCheck:
         for first, last in scratch.strips(*block.shape[:2]):
             part = gray[y + first : y + last, x : x + block.shape[1]]
             check.add(luma(block[first:last]), part, y + first, x)
+        scratch.let_go(gray)
     return check
 
 

@@ -181,7 +181,8 @@ def _refuse_tiff(page: tifffile.TiffPage, file_size: int) -> None:
         raise InputImageError(*_BITONAL, skipped=True)
     if page.extrasamples:
         raise InputImageError(*_ALPHA)
-    if photometric not in _TIFF_PHOTOMETRIC or page.samplesperpixel not in (1, 3):
+    stored_ycbcr = photometric == 6 and page.compression != 7  # only JPEG's decoder makes RGB of it
+    if photometric not in _TIFF_PHOTOMETRIC or page.samplesperpixel not in (1, 3) or stored_ycbcr:
         name = _name_of(page.photometric)
         raise InputImageError("color_model", f"colour model {name}; convert to 8 or 16 bit gray or RGB")
     if page.sampleformat != 1 or page.bitspersample not in (8, 16):

@@ -8,6 +8,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from diffcolor.upsample import let_go
+
+__all__ = ["chunks", "empty", "let_go", "sha256_of_file", "sha256_of_pixels", "strips"]
+
 IN_MEMORY = 32 << 20  # bytes
 _CHUNK = 8 << 20
 
@@ -36,7 +40,7 @@ def sha256_of_file(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def strips(height: int, width: int, pixels: int = 1 << 19) -> Iterator[tuple[int, int]]:
+def strips(height: int, width: int, pixels: int = 1 << 17) -> Iterator[tuple[int, int]]:
     """Ranges of rows (first, last), about so many pixels each."""
     step = max(1, pixels // width)
     for first in range(0, height, step):
@@ -48,4 +52,5 @@ def sha256_of_pixels(array: NDArray) -> str:
     digest = hashlib.sha256()
     for first, last in strips(*array.shape[:2]):
         digest.update(np.ascontiguousarray(array[first:last], array.dtype.newbyteorder("<")).data)
+    let_go(array)
     return digest.hexdigest()

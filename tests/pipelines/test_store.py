@@ -48,6 +48,10 @@ def test_a_file_over_the_limit_is_not_read(tmp_path):
     assert fetch_uri(str(tmp_path / "big"), 100).read() == b"x" * 100
     with pytest.raises(OSError, match="limit"):
         fetch_uri(str(tmp_path / "big"), 99)
+    with pytest.raises(OSError, match="not a file"):
+        fetch_uri("/dev/zero", 99)
+    with pytest.raises(OSError, match="not a file"):
+        fetch_uri(str(tmp_path), 99)
 
 
 @pytest.mark.parametrize("size", [10, 3000])
