@@ -18,6 +18,23 @@ def colorfulness(rgb: NDArray[np.unsignedinteger]) -> float:
     return float(spread + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean()))
 
 
+def lightness_shift(rgb: NDArray[np.uint8], gray: NDArray[np.uint8]) -> tuple[float, float]:
+    """Mean and largest change of CIELAB lightness that colour makes at equal luma: |L*(rgb) - L*(gray, gray, gray)|.
+
+    Args:
+        rgb: (H, W, 3) sRGB.
+        gray: (H, W), its luma.
+    """
+    codes = np.arange(256) / 255
+    light = np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)
+
+    def lightness(y: NDArray) -> NDArray:
+        return np.where(y > 216 / 24389, 116 * np.cbrt(y) - 16, y * 24389 / 27)
+
+    shift = np.abs(lightness(light[rgb] @ np.array([0.2126, 0.7152, 0.0722])) - lightness(light[gray]))
+    return float(shift.mean()), float(shift.max())
+
+
 def clip_margins(image_features: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
     """Cosine to the prompt minus cosine to the nearest anti-colour prompt.
 

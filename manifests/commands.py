@@ -37,7 +37,10 @@ def build_manifest(
             built = write(rows_of_iiif(iiif), output, iiif)
         elif mets or alto:
             pages, alone = (pages_of_mets(mets), ()) if mets else pages_of_folders(folder, alto)
-            built = write(list(rows_of_pages(pages, _size_of)), output, mets or folder, alone)
+            rows, left_out = rows_of_pages(pages, _size_of)
+            for reason in left_out:
+                say(f"  left out: {reason}")
+            built = write(rows, output, mets or folder, alone)
         else:
             built = build(folder, output, captions)
     typer.echo(f"{output}: {built.rows} rows")

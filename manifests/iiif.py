@@ -60,6 +60,8 @@ def _images(canvas: dict[str, Any]):
         for annotation in page.get("items") or ():
             body = annotation.get("body") or {}
             for one in body if isinstance(body, list) else [body]:
+                if not isinstance(one, dict):  # a bare URL says nothing of being an image
+                    continue
                 choices = one.get("items") or [one] if one.get("type") == "Choice" else [one]
                 yield from (choice["id"] for choice in choices if choice.get("type") == "Image" and choice.get("id"))
 

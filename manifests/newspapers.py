@@ -2,6 +2,7 @@
 
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,6 +17,7 @@ from manifests.errors import ManifestError, Problem
 from manifests.locations import absolute, resolve
 from manifests.xml import UnsafeXmlError, local_name, parse_xml
 
+_ALTO_SUFFIX = re.compile(r"([._-]alto)?\.xml$")
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 _SIZE_TOLERANCE = 0.01
 _MIN_SIDE = 64
@@ -54,33 +56,46 @@ def pages_of_folders(folder: str, alto_folder: str) -> tuple[list[Page], tuple[s
     images = images_below(folder)
     fs, root = fsspec.core.url_to_fs(alto_folder)
     place = absolute(alto_folder).rstrip("/")
-    altos = {}
+    altos: dict[str, str] = {}
     for path in sorted(fs.find(root)):
         if path.lower().endswith(".xml"):
-            stem = re.sub(r"[._-]alto$", "", PurePosixPath(path).stem, flags=re.IGNORECASE)
-            altos.setdefault(stem.casefold(), f"{place}/{path.removeprefix(root).lstrip('/')}")
-    pages, alone = [], []
-    for relative, image in images.items():
-        alto = altos.pop(PurePosixPath(relative).stem.casefold(), None)
-        if alto:
-            pages.append(Page(image, alto))
-        else:
+            relative = path.removeprefix(root).lstrip("/")
+            altos[_ALTO_SUFFIX.sub("", relative.casefold())] = f"{place}/{relative}"
+    image_stems = {relative: str(PurePosixPath(relative).with_suffix("")).casefold() for relative in images}
+    # By the whole path if both folders are built alike; by the name alone only where it is the only one of its kind.
+    names = Counter(stem.rpartition("/")[2] for stem in altos)
+    image_names = Counter(stem.rpartition("/")[2] for stem in image_stems.values())
+    by_name = {stem.rpartition("/")[2]: stem for stem in altos}
+    pages, alone, used = [], [], set()
+    for relative, stem in image_stems.items():
+        name = stem.rpartition("/")[2]
+        found = stem if stem in altos else by_name.get(name) if names[name] == image_names[name] == 1 else None
+        if found is None:
             alone.append(relative)
+        else:
+            used.add(found)
+            pages.append(Page(images[relative], altos[found]))
+    alone += [uri for stem, uri in altos.items() if stem not in used]
     if not pages:
         message = f"no XML file in {alto_folder} has the name of an image in {folder}"
         raise ManifestError(alto_folder, [Problem("no_pages", None, None, message)])
-    return pages, (*alone, *altos.values())
+    return pages, tuple(alone)
 
 
-def rows_of_pages(pages: list[Page], measure: Measure) -> Iterator[dict[str, Any]]:
-    """One row for each illustration of all pages; ids begin with the image's name.
-
-    Raises:
-        ManifestError: see `rows_of_page`.
-    """
-    for page in pages:
-        name = unquote(PurePosixPath(urlsplit(page.image).path).name)
-        yield from rows_of_page(page, slug_id(name), measure)
+def rows_of_pages(pages: list[Page], measure: Measure) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row for each illustration of all pages, ids beginning with the image's name; and what is wrong with the pages
+    that are left out (a bitonal scan, a damaged file)."""
+    rows, left_out = [], []
+    paths = [PurePosixPath(unquote(urlsplit(page.image).path)) for page in pages]
+    times = Counter(path.stem.casefold() for path in paths)
+    for page, path in zip(pages, paths, strict=True):
+        # "0001.tif" of two issues: the folder tells them apart.
+        name = path.name if times[path.stem.casefold()] == 1 else f"{path.parent.name}/{path.name}"
+        try:
+            rows += rows_of_page(page, slug_id(name), measure)
+        except ManifestError as error:
+            left_out += [f"{page.image}: {problem.kind}: {problem.message}" for problem in error.problems]
+    return rows, left_out
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,15 @@ def parse_xml(content: bytes) -> etree._Element:
     return root
 
 
+def legal(text: str) -> str:
+    """`text` without the characters that XML cannot hold: captions from databases have vertical tabs and the like."""
+    return "".join(
+        one
+        for one in text
+        if one in "\t\n\r" or (one >= " " and not "\ud800" <= one <= "\udfff" and one < "\ufffe") or one > "\uffff"
+    )
+
+
 def local_name(element: etree._Element) -> str:
     """An element's name without its namespace: METS and ALTO come in many versions; "" for comments."""
     return etree.QName(element).localname if isinstance(element.tag, str) else ""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 import traceback
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from diffcolor.errors import DiffColorError
 from pipelines.images.errors import InputImageError
 from pipelines.results import FAILED, SKIPPED
+from pipelines.retry import FULL
 
 logger = logging.getLogger(__name__)
 GPU_LOST = 70  # exit code of a process whose GPU context is lost
@@ -38,6 +40,9 @@ def outcome_of(error: Exception) -> tuple[str, str, str]:
         return FAILED, error.kind, str(error)
     if isinstance(error, FloatingPointError):
         return FAILED, "non_finite", str(error)
+    if isinstance(error, OSError) and error.errno in FULL:
+        remedy = f"make room, or point TMPDIR to a larger disk, then --retry-failed ({error})"
+        return FAILED, "no_space", f"no room for the page in {tempfile.gettempdir()}: {remedy}"
     if is_out_of_memory(error):
         return FAILED, "oom", f"out of memory with this image alone: {error}"
     return FAILED, "internal", f"{type(error).__name__}: {error}"

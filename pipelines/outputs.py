@@ -4,6 +4,7 @@ import io
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 from diffcolor.colorize import Colored
 from diffcolor.errors import LumaMismatchError
 from diffcolor.luminance import Reductions
-from diffcolor.measures import colorfulness
+from diffcolor.measures import colorfulness, lightness_shift
 from pipelines.identity import sha256
 from pipelines.images import scratch
-from pipelines.images.paint import check_luma, painted, small_picture
+from pipelines.images.metadata import Metadata
+from pipelines.images.paint import check_luma, painted, upright_picture
 from pipelines.images.view import View
-from pipelines.images.write import SUFFIXES, Form, format_for, jpeg, write
+from pipelines.images.write import SUFFIXES, Form, fits_jpeg, format_for, jpeg, losses, write
 from pipelines.images.xmp import Mark, marked
 from pipelines.jobspec import OutputOptions
 from pipelines.names import access_key, image_key, preview_key
@@ -33,7 +35,7 @@ class Stored:
     """A picture that is in the store, its luma read back from the file and equal to the scan's gray values.
 
     Attributes:
-        note: why its format is not the one that was asked for, if so.
+        note: why its format is not the one that was asked for, and what of the metadata it cannot hold, if so.
     """
 
     key: str
@@ -62,7 +64,8 @@ class Studio:
     original_sha256: str
     prompt_writer: str | None = None
 
-    def _form(self, prompt: str, format_: str, view: View) -> Form:
+    def _form(self, prompt: str, format_: str, view: View, bare: bool = False) -> Form:
+        """A `bare` one has nothing of the scan's own but its profile."""
         mark = Mark(
             system=SYSTEM,
             version=f"{VERSION}, {self.model}",
@@ -72,14 +75,15 @@ class Studio:
             prompt_writer=self.prompt_writer,
         )
         image = view.image
+        metadata = Metadata() if bare else image.metadata
         return Form(
             format=format_,
             height=image.gray.shape[0],
             width=image.gray.shape[1],
             dtype=image.gray.dtype,
-            metadata=image.metadata,
+            metadata=metadata,
             icc=image.profile.output,
-            xmp=marked(image.metadata.xmp, mark if self.options.mark else None),
+            xmp=marked(metadata.xmp, mark if self.options.mark else None),
         )
 
     def store_picture(self, number: int, prompt: str, chroma: NDArray[np.float32]) -> Stored:
@@ -90,8 +94,10 @@ class Studio:
         """
         image, reductions = self.view.image, Reductions()
         format_, note = format_for(self.options.format, image.source.format, *image.gray.shape, image.gray.dtype)
-        with tempfile.NamedTemporaryFile() as file:
-            write(file, painted(self.view, chroma, reductions), self._form(prompt, format_, self.view))
+        form = self._form(prompt, format_, self.view)
+        note = "; ".join(filter(None, (note, losses(form)))) or None
+        with tempfile.NamedTemporaryFile() as file:  # tifffile wants a name
+            write(file, painted(self.view, chroma, reductions), form)
             if wrong := check_luma(file, image.gray).mismatches:
                 raise LumaMismatchError(wrong)
             digest = scratch.sha256_of_file(file)
@@ -99,14 +105,19 @@ class Studio:
             self.store.write_file(key, file)
             return Stored(key=key, sha256=digest, bytes=file.tell(), format=format_, reductions=reductions, note=note)
 
+    @cached_property
+    def _seen(self) -> dict[int, View]:
+        """The view, small, by its longest side."""
+        cropped = self.view.cropped()
+        return {side: cropped.shrunk(side) for side in (PREVIEW_SIDE, CANDIDATE_SIDE)}
+
     def store_preview(self, name: str, chroma: NDArray[np.float32] | None, side: int = PREVIEW_SIDE) -> str:
         """Stores a JPEG for the report to show: the view, upright. Returns its key."""
-        form = self._form(name, "jpeg", self.view)
-        # Upright already, and nothing of the scan's own: a preview is for looking at.
-        form = replace(form, metadata=replace(form.metadata, tags={}, sub={}, dpi=None))
+        view = self._seen[side]
+        form = self._form(name, "jpeg", view, bare=True)
         if chroma is None:
             form = replace(form, xmp=None)
-        content = jpeg(small_picture(self.view, chroma, side), form, _PREVIEW_QUALITY)
+        content = jpeg(upright_picture(view, chroma), form, _PREVIEW_QUALITY)
         key = preview_key(self.row_id, name, content)
         self.store.write(key, content)
         return key
@@ -115,6 +126,8 @@ class Studio:
         """Stores the favourite of one prompt's candidates (best first), and previews of all."""
         best = ladder[0]
         chroma = self.view.chroma(best.rgb)
+        small = self._seen[PREVIEW_SIDE]
+        shift = lightness_shift(np.concatenate(list(painted(small, chroma, Reductions()))), small.image.gray)
         stored = self.store_picture(number, prompt, chroma)
         access = self._store_access_copy(number, prompt, chroma) if self.options.access_copy else {}
         return Output(
@@ -129,6 +142,8 @@ class Studio:
             chroma_reduced=stored.reductions.share,
             chroma_kept=stored.reductions.mean_kept,
             repaired=stored.reductions.repaired,
+            lightness_mean=shift[0],
+            lightness_max=shift[1],
             preview=self.store_preview(f"{number}-{prompt}", chroma),
             candidates=tuple(
                 {
@@ -150,7 +165,10 @@ class Studio:
         """An 8-bit JPEG, composed anew against the shrunken gray: colours of a master are never rounded or resized."""
         small = self.view.shrunk(self.options.access_size)
         pixels = np.concatenate(list(painted(small, chroma, Reductions())))
-        content = jpeg(pixels, self._form(prompt, "jpeg", small), _ACCESS_QUALITY)
+        form = self._form(prompt, "jpeg", small)
+        if not fits_jpeg(form):  # whose segments end at 64 KB
+            form = self._form(prompt, "jpeg", small, bare=True)
+        content = jpeg(pixels, form, _ACCESS_QUALITY)
         check = check_luma(io.BytesIO(content), small.image.gray)
         key = access_key(self.row_id, number, prompt, sha256(content))
         self.store.write(key, content)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from manifests.locations import redacted
+from manifests.errors import ManifestError, Problem
+from manifests.locations import absolute, redacted
 from manifests.read import extra_columns, numbered_rows, read_schema, stamp, validated
 from manifests.schema import ManifestRow
 from pipelines.errors import JobError
@@ -20,6 +21,7 @@ from pipelines.ledger import Ledger
 from pipelines.results import FAILED, OK, SKIPPED, ResultRow
 from pipelines.retry import is_transient, retrying
 
+_NAMED_PROBLEMS = 10
 _INDEX_BITS = 24  # of a locator: the row within its shard; the rest says which shard
 
 
@@ -44,8 +46,17 @@ def survey(request: JobRequest) -> Survey:
     def read() -> Survey:
         carried = extra_columns(read_schema(request.manifest), request.columns).remove_metadata()
         digest = ManifestDigest(str(carried))
-        before = stamp(request.manifest)
-        rows = validated(request.manifest, request.columns, request.default_caption, digest.add)
+        before, place, inside = stamp(request.manifest), f"{absolute(request.spec.output).rstrip('/')}/", []
+
+        def seen(row: ManifestRow) -> None:
+            digest.add(row)
+            if row.image and absolute(row.image).startswith(place) and len(inside) < _NAMED_PROBLEMS:
+                message = f"{redacted(row.image)} is inside the output; choose another --output, where no master is"
+                inside.append(Problem("unsafe_output", None, row.id, message))
+
+        rows = validated(request.manifest, request.columns, request.default_caption, seen)
+        if inside:
+            raise ManifestError(request.manifest, inside)
         return Survey(rows=rows, digest=digest, carried=carried, stamp=before)
 
     try:

@@ -23,7 +23,7 @@ from pipelines.images.view import View
 from pipelines.jobspec import AUTO, OutputOptions
 from pipelines.ledger import Ledger
 from pipelines.outputs import Studio
-from pipelines.provenance import store_provenance
+from pipelines.provenance import Making, store_provenance
 from pipelines.results import OK, Output, ResultRow
 from pipelines.store import Store
 
@@ -126,14 +126,25 @@ class Recolorer:
         )
         models = {"base_model": self.base.name, "base_model_digest": self.base.digest}
         models |= {"judge": self.judge.name, "judge_digest": self.judge.digest}
+        making = Making(
+            config=self.config,
+            options=self.options,
+            models=models,
+            device=str(self.base.device),
+            scheduler=type(self.base.scheduler).__name__,
+            working_size=(record.height, record.width),
+            anti_color_prompts=record.anti_color_prompts,
+        )
         made = {}
         for number, (prompt, ladder) in enumerate(zip(prompts, ladders, strict=True), start=len(row.outputs) + 1):
             made[prompt] = studio.store_output(number, prompt, ladder, "recolor")
-            store_provenance(self.store, row, made[prompt], self.config, models, str(self.base.device))
+            store_provenance(self.store, row, made[prompt], making)
         return made
 
     def _view(self, row: ResultRow) -> View:
         """The scan, taken from the luma of the primary picture, which carries its metadata, too."""
+        if row.source is None:
+            raise RecolorError(row.id, "it was made by an older version; submit it again, its fit is still used")
         source = Source(**{**row.source, "not_carried": tuple(row.source["not_carried"] or ())})
         with self._read_file(row, row.primary_image, row.primary_sha256) as file:
             try:

@@ -37,6 +37,8 @@ _OUTPUT = pa.struct(
         ("chroma_reduced", pa.float64()),
         ("chroma_kept", pa.float64()),
         ("repaired", pa.int64()),
+        ("lightness_mean", pa.float64()),
+        ("lightness_max", pa.float64()),
         ("preview", pa.string()),
         ("candidates", pa.list_(_CANDIDATE)),
         ("source", pa.string()),
@@ -66,6 +68,7 @@ _SOURCE = pa.struct(
         ("profile_assumed", pa.bool_()),
         ("software", pa.string()),
         ("not_carried", pa.list_(pa.string())),
+        ("extreme", pa.float64()),
     ]
 )
 _LOSS = pa.struct([("stage", pa.string()), ("step", pa.int64()), ("loss", pa.float64())])
@@ -120,9 +123,10 @@ class Output:
         chroma_reduced: share of the pixels whose chroma was out of gamut and was reduced.
         chroma_kept: share of its chroma that such a pixel kept, on average.
         repaired: pixels whose rounding was put right in integers.
+        lightness_mean, lightness_max: how far CIELAB lightness moved at equal luma, in the preview.
         candidates: the eta ladder's figures and previews, best first.
         source: "manifest" or "recolor".
-        note: why the format is not the one that was asked for.
+        note: why the format is not the one that was asked for, and what metadata it cannot hold.
         access: the smaller JPEG copy; `access_luma_mean` and `_max` are its luma's errors in 8-bit codes.
     """
 
@@ -138,6 +142,8 @@ class Output:
     chroma_reduced: float | None = None
     chroma_kept: float | None = None
     repaired: int | None = None
+    lightness_mean: float | None = None
+    lightness_max: float | None = None
     preview: str | None = None
     source: str = "manifest"
     note: str | None = None

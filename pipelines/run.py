@@ -342,8 +342,8 @@ class _Driver:
             return
         try:
             report.write_report(self.store)
-        except StoreError as error:  # the results are safe, and `report` writes it at any time
-            self.log("report_failed", error=str(error))
+        except Exception as error:  # the results are safe, and `report` writes it at any time
+            self.log("report_failed", error=f"{type(error).__name__}: {error}")
 
     def snapshot(self) -> Snapshot:
         workers = [member.progress for member in self.crew.busy]

@@ -99,7 +99,7 @@ class Store:
             self.delete(key)
 
     def write_file(self, key: str, file: BinaryIO) -> None:
-        """As `write`, from a named local file; memory does not grow with it."""
+        """As `write`, from a local file; memory does not grow with it."""
         size = file.seek(0, 2)
         file.seek(0)
         if size <= _IN_ONE_PIECE:
@@ -109,7 +109,11 @@ class Store:
         else:
             seconds = _PUT_SECONDS + size / _PUT_BYTES_PER_SECOND
             mode = {"timeout": seconds} if self.fs.async_impl else {}
-            self._do("write", key, lambda path: self._check(path, size, self.fs.put_file(file.name, path, **mode)))
+            with tempfile.NamedTemporaryFile() as named:  # uploads go by name, and what was read has none
+                shutil.copyfileobj(file, named, 8 << 20)
+                named.flush()
+                put = lambda path: self.fs.put_file(named.name, path, **mode)  # noqa: E731
+                self._do("write", key, lambda path: self._check(path, size, put(path)))
 
     def _check(self, path: str, expected: int, _: object) -> None:
         size = self.fs.info(path)["size"]

@@ -128,7 +128,8 @@ class _Tally:
                 if expected is not None and found != expected:
                     differs(key, f"sha256 is {found}, recorded {expected}")
                 if is_picture:
-                    wrong, faults = _picture(file, row, scan, mark)
+                    # Stage 1's picture is kept from fit to fit, whatever the later job's mark.
+                    wrong, faults = _picture(file, row, scan, mark and key != row.primary_image)
                     self.mismatches += wrong
                     for fault in faults:
                         differs(key, fault)

@@ -39,7 +39,7 @@ from pipelines.jobspec import AUTO, JobSpec, Task
 from pipelines.ledger import Ledger
 from pipelines.names import artifact_key
 from pipelines.outputs import Studio
-from pipelines.provenance import store_provenance
+from pipelines.provenance import Making, store_provenance
 from pipelines.results import OK, ResultRow, blank_result
 from pipelines.store import Store
 
@@ -408,12 +408,24 @@ class Worker:
             losses=tuple(job.losses),
             trained_steps=job.trained_steps,
             resumed_at=job.resumed_at,
-            luminance_mismatches=0,  # `compose` counted, and refuses any other picture
+            luminance_mismatches=0,  # `store_picture` counted, and refuses any other picture
             fit_key=job.fit_key,
         )
         for output in outputs:
-            store_provenance(self.store, result, output, self.spec.config, asdict(self.models), str(self.base.device))
+            store_provenance(self.store, result, output, self._making(job))
         return self._commit(job.task, result)
+
+    def _making(self, job: _Job) -> Making:
+        return Making(
+            config=self.spec.config,
+            options=self.spec.outputs,
+            models=asdict(self.models),
+            device=str(self.base.device),
+            scheduler=type(self.base.scheduler).__name__,
+            working_size=tuple(job.scan.gray.shape[-2:]),
+            anti_color_prompts=job.scan.anti_color_prompts,
+            color_hints=job.task.row.color_hints,
+        )
 
     def _commit(self, task: Task, result: ResultRow) -> ResultRow:
         return self.ledger.commit(task.place, result, uuid.uuid4().hex)

@@ -76,6 +76,18 @@ def exif_block(order: str = "<", orientation: int = 6) -> bytes:
     return ifd.write_block(main, {ifd.EXIF: exif, ifd.GPS: gps}, layout)
 
 
+def directories(block: bytes) -> tuple[ifd.Directory, dict[int, ifd.Directory]]:
+    """Main and sub-directories of a TIFF structure, whole."""
+    layout, offset = ifd.block_layout(block)
+    main, _ = ifd.read_directory(block, offset, layout)
+    sub = {
+        code: ifd.read_directory(block, ifd.integer(main[code], layout), layout)[0]
+        for code in main
+        if code in (ifd.EXIF, ifd.GPS)
+    }
+    return main, sub
+
+
 GRAY = gray_picture(1)
 GRAY16 = (GRAY.astype(np.uint16) * 257) ^ np.arange(GRAY.size, dtype=np.uint16).reshape(GRAY.shape) % 255
 RGB = np.repeat(GRAY[..., None], 3, -1)
@@ -100,7 +112,7 @@ def tiff(pixels, order="<", **options) -> bytes:
 
 def described_tiff(pixels, order="<", bigtiff=False) -> bytes:
     """A TIFF with everything: resolution, ICC, XMP, IPTC, descriptive tags, EXIF and GPS directories, orientation 6."""
-    layout, main, sub = ifd.read_block(exif_block(order))
+    main, sub = directories(exif_block(order))
     tags = [(code, tag.type, tag.count, tag.raw, True) for code, tag in main.items() if code < 0x8769 or code > 0x8825]
     tags += [(700, 1, len(XMP), XMP, True), (33723, 7, len(IPTC), IPTC, True), (34666, 4, 1, 0, True)]
     tags += [(34854, 4, 1, 0, True)]
@@ -176,7 +188,7 @@ def huge_png() -> bytes:
 def huge_tiff() -> bytes:
     """The same as a TIFF: sizes in the tags, no pixels."""
     content = bytearray(tiff(GRAY, compression="zlib"))
-    _, main, _ = ifd.read_block(bytes(content))
+    main, _ = directories(bytes(content))
     at = struct.unpack_from("<I", content, 4)[0] + 2
     for number in range(len(main)):
         code = struct.unpack_from("<H", content, at + 12 * number)[0]

@@ -82,12 +82,17 @@ def review(
     """Apply a curator's decisions: approved pictures go to OUT/final, picked variants become the default."""
     from dataclasses import asdict
 
+    from pipelines.errors import RecolorError
     from pipelines.report import write_report
     from pipelines.review import apply, read_decisions
 
     store = open_output(output)
     with reported():
-        done = apply(output, read_decisions(decisions))
+        try:
+            done = apply(output, read_decisions(decisions))
+        except RecolorError as error:
+            say(str(error))
+            raise typer.Exit(ROWS_FAILED) from error
         write_report(store)
     if as_json:
         print_json(asdict(done))
@@ -100,7 +105,9 @@ def review(
             say(f"  {row_id}: its picture was made anew since it was looked at; decide again in the new report")
         for row_id in done.unknown:
             say(f"  {row_id}: no such id")
-    raise typer.Exit(USAGE if done.stale or done.unknown else OK)
+        for row_id, reason in done.failed.items():
+            say(f"  {row_id}: the picked runner-up could not be made: {reason}")
+    raise typer.Exit(ROWS_FAILED if done.failed else USAGE if done.stale or done.unknown else OK)
 
 
 @app.command()

@@ -6,6 +6,7 @@ Nothing at the destination is overwritten: a name that exists with other bytes e
 import json
 import posixpath
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipelines.export.bag import bag
 from pipelines.export.c2pa import Certificate
-from pipelines.export.iiif import presentation
+from pipelines.export.iiif import presentation, shown
 from pipelines.export.premis import premis
 from pipelines.images import scratch
 from pipelines.images.paint import check_luma, read_luma
@@ -28,7 +29,8 @@ from pipelines.store import Store, fetch_uri
 
 
 class ExportError(Exception):
-    """The destination, or two rows of the job, would have one name for two contents; nothing was written there."""
+    """The destination has other contents under a name that is needed (nothing was written then), or a picture is
+    damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +77,12 @@ def export(output: str, destination: str, options: Options) -> list[str]:
     ledger = Ledger(store)
     chosen = _named(_chosen(store, ledger, options), _common_folder(ledger))
     inside = "data/" if options.bagit else ""
-    taken = _taken(target, {f"{inside}{name}": output for name, (_, output) in chosen.items()}, options)
-    if taken:
+    pictures = {f"{inside}{name}": (row, picture) for name, (row, picture) in chosen.items()}
+    if taken := _taken(target, pictures, inside, options):
         raise ExportError(f"{destination} has other files of these names: {', '.join(taken[:5])}; choose a new place")
     made = []
-    for name, (row, picture) in chosen.items():
-        made.append(_copy(store, target, f"{inside}{name}", row, picture, options))
+    for key, (row, picture) in pictures.items():
+        made.append(_copy(store, target, key, row, picture, options))
     if options.iiif is not None:
         for key, content in presentation(store, made, f"{options.iiif.rstrip('/')}/{inside}").items():
             target.write(f"{inside}{key}", content)
@@ -118,44 +120,62 @@ def _common_folder(ledger: Ledger) -> str:
 
 
 def _named(rows: Iterator[tuple[ResultRow, list[Output]]], common: str) -> dict[str, tuple[ResultRow, Output]]:
-    """`<folders>/<stem>_colorized.<ext>`; pages `_p0003`, alternatives `_a02`; pictures on a page go by their id."""
+    """`<folders>/<stem>_colorized.<ext>`; pages `_p0003`, alternatives `_a02`. Pictures on a page go by their id, as do
+    those whose scans' names differ in their ending or in case alone."""
+    chosen = list(rows)
+    stems = [_stem(row, common) for row, _ in chosen]
+    times = Counter(stem.casefold() for stem in stems)
     named: dict[str, tuple[ResultRow, Output]] = {}
-    for row, outputs in rows:
-        place = unquote(urlsplit(row.image or "").path)
-        folder = posixpath.dirname(row.image or "").removeprefix(common).strip("/")
-        # Ids and folders are all that a name is made of: no part of it climbs, hides or is empty.
-        folders = [unquote(part) for part in folder.split("/") if unquote(part) not in ("", ".", "..")]
-        stem = row.id if row.regions or not place else PurePosixPath(place).stem.lstrip(".") or row.id
-        stem = f"{stem.replace('/', '_')}" + (f"_p{row.page:04d}" if row.page is not None and not row.regions else "")
+    for (row, outputs), stem in zip(chosen, stems, strict=True):
+        if times[stem.casefold()] > 1:
+            stem = "/".join([*stem.split("/")[:-1], row.id])
         for number, output in enumerate(outputs, start=1):
             alternative = f"_a{number:02d}" if number > 1 else ""
-            suffix = PurePosixPath(output.image).suffix
-            name = "/".join([*(part.replace("/", "_") for part in folders), f"{stem}_colorized{alternative}{suffix}"])
-            if name in named:
-                raise ExportError(f"rows {named[name][0].id} and {row.id} would both be {name}; nothing was written")
-            named[name] = row, output
+            named[f"{stem}_colorized{alternative}{PurePosixPath(output.image).suffix}"] = row, output
     return named
 
 
-def _taken(target: Store, names: dict[str, Output], options: Options) -> list[str]:
-    """Names that exist with other bytes. A signature has a time in it: no two signed files are alike."""
-    there, taken = set(target.list("")), []
-    for name, output in names.items():
-        if name not in there:
-            continue
-        if options.certificate:
-            taken.append(name)
-            continue
-        with target.read_file(name) as file:
-            if scratch.sha256_of_file(file) != output.sha256:
-                taken.append(name)
-    if options.bagit and not taken and "bagit.txt" not in there and there:
-        taken = sorted(there)
-    return taken
+def _stem(row: ResultRow, common: str) -> str:
+    """Folders and stem of a row's scan. No part of it climbs, hides or is empty."""
+    is_url = (row.image or "").startswith(("http://", "https://"))
+    place = unquote(urlsplit(row.image).path) if is_url else row.image or ""
+    folder = "" if is_url else posixpath.dirname(place).removeprefix(common)
+    folders = [part for part in folder.split("/") if part not in ("", ".", "..")]
+    stem = row.id if row.regions or not place else PurePosixPath(place).stem.lstrip(".") or row.id
+    page = f"_p{row.page:04d}" if row.page is not None and not row.regions else ""
+    return "/".join([*folders, stem + page])
+
+
+def _taken(target: Store, pictures: dict[str, tuple[ResultRow, Output]], inside: str, options: Options) -> list[str]:
+    """Names at the destination that are in the way: of anything that would be written, unless the very same export
+    was begun there before. (A signature has a time in it: no two signed files are alike.)"""
+    there, ours = set(target.list("")), set()
+    for key in pictures:
+        ours |= {key, provenance_key(key)} | ({f"{key}.premis.xml"} if options.premis else set())
+    if options.iiif is not None:
+        ours |= {f"{inside}manifest.json", *(f"{inside}{one}" for key in pictures for one in shown(key))}
+    same = set()
+    for key, (_, picture) in pictures.items():
+        if key in there and not options.certificate:
+            with target.read_file(key) as file:
+                if scratch.sha256_of_file(file) == picture.sha256:
+                    same.add(key)
+    # What lies beside a picture is ours if the picture is; the manifest, if any picture is.
+    beside = {one for key in same for one in (key, provenance_key(key), f"{key}.premis.xml")}
+    beside |= {one for one in ours - beside if same and one.startswith((f"{inside}iiif/", f"{inside}manifest.json"))}
+    taken = (there & ours) - beside
+    if options.bagit:  # a bag has nothing in it but what it lists
+        taken |= there - ours - {"bagit.txt", "bag-info.txt", "manifest-sha256.txt", "tagmanifest-sha256.txt"}
+    return sorted(taken)
 
 
 def _copy(store: Store, target: Store, key: str, row: ResultRow, output: Output, options: Options) -> Exported:
-    record = json.loads(store.read(provenance_key(output.image)))
+    try:
+        record = json.loads(store.read(provenance_key(output.image)))
+    except FileNotFoundError as error:
+        raise ExportError(
+            f"the record of {output.image} is missing; run `verify`, then submit --retry-failed"
+        ) from error
     with store.read_file(output.image) as file:
         if (found := scratch.sha256_of_file(file)) != output.sha256:
             raise ExportError(f"{output.image} is damaged (sha256 {found}); run `verify`, then submit --retry-failed")

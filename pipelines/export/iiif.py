@@ -16,13 +16,20 @@ if TYPE_CHECKING:
     from pipelines.export import Exported
 
 
+def shown(key: str) -> tuple[str, str]:
+    """Keys of the JPEGs that stand for an exported picture: the scan, the colours. Two pictures never share one."""
+    name = key.removeprefix("data/")
+    return f"iiif/{name}.scan.jpg", f"iiif/{name}.jpg"
+
+
 def presentation(store: Store, made: Sequence["Exported"], base: str) -> dict[str, bytes]:
     """`manifest.json` and the JPEGs that it shows, by key; `base` is the URL of the folder that they will be in."""
     files, canvases = {}, []
     for one in made:
         scan, colours = store.read(one.row.preview), store.read(one.output.preview)
-        name = one.key.removeprefix("data/").rpartition(".")[0]
-        files[f"iiif/{name}.scan.jpg"], files[f"iiif/{name}.jpg"] = scan, colours
+        name = one.key.removeprefix("data/")
+        scan_key, colours_key = shown(one.key)
+        files[scan_key], files[colours_key] = scan, colours
         with Image.open(io.BytesIO(scan)) as picture:
             width, height = picture.size
         canvas = f"{base}iiif/{quote(name)}"
@@ -39,7 +46,7 @@ def presentation(store: Store, made: Sequence["Exported"], base: str) -> dict[st
 
         choice = {
             "type": "Choice",
-            "items": [body(f"iiif/{name}.scan.jpg", "Original scan"), body(f"iiif/{name}.jpg", "AI-colorized")],
+            "items": [body(scan_key, "Original scan"), body(colours_key, "AI-colorized")],
         }
         painting = {
             "id": f"{canvas}/annotation",

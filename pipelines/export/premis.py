@@ -4,6 +4,8 @@ from typing import Any
 
 from lxml import etree
 
+from manifests.xml import legal
+
 _NS = "http://www.loc.gov/premis/v3"
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 _MIME = {"tiff": "image/tiff", "png": "image/png", "jp2": "image/jp2", "webp": "image/webp"}
@@ -20,7 +22,7 @@ def premis(record: dict[str, Any], name: str, sha256: str, size: int) -> bytes:
         for part in path:
             parent = etree.SubElement(parent, f"{{{_NS}}}{part}")
         if text is not None:
-            parent.text = str(text)
+            parent.text = legal(str(text))
         return parent
 
     def identified(parent: etree._Element, kind: str, value: str, type_: str = "URI") -> None:

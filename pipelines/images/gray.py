@@ -42,7 +42,11 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The scan's file in facts, for the record; the columns of `source` in the results."""
+    """The scan's file in facts, for the record; the columns of `source` in the results.
+
+    Attributes:
+        extreme: share of pixels at black or white, which can hold no colour.
+    """
 
     format: str
     bytes: int
@@ -61,6 +65,7 @@ class Source:
     profile_assumed: bool
     software: str | None
     not_carried: tuple[str, ...]
+    extreme: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +97,7 @@ def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = N
         warnings.append("near_gray: the channels differ by a code or two; their luminance was taken")
     if conversion == "desaturated":
         warnings.append("toned: the tone was taken off; the luminance that is kept is that of the toned scan")
-    _refuse_colorless(gray)
+    extreme = _refuse_colorless(gray)
     metadata, dropped = raster.metadata, list(raster.metadata.dropped)
     if metadata.xmp:
         try:
@@ -101,6 +106,8 @@ def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = N
             warnings.append(f"xmp_dropped: {error}")
             dropped.append("XMP")
             metadata = replace(metadata, xmp=None)
+    if damaged := [name for name in dropped if "damaged" in name]:
+        warnings.append(f"metadata_damaged: {'; '.join(damaged)[:300]}")
     file.seek(0, 2)
     source = Source(
         format=raster.kind,
@@ -120,6 +127,7 @@ def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = N
         profile_assumed=profile.assumed,
         software=metadata.software,
         not_carried=tuple(dropped),
+        extreme=extreme,
     )
     return GrayImage(gray=gray, source=source, metadata=metadata, profile=profile, warnings=tuple(warnings))
 
@@ -200,17 +208,20 @@ class _Tone:
         return "desaturated"
 
 
-def _refuse_colorless(gray: NDArray[np.unsignedinteger]) -> None:
+def _refuse_colorless(gray: NDArray[np.unsignedinteger]) -> float:
+    """The share of pixels at black or white."""
     full = int(np.iinfo(gray.dtype).max)
     near = _NEAR * full // 255
-    low, high, extreme = full, 0, 0
+    low, high, extreme, walls = full, 0, 0, 0
     for first, last in scratch.strips(*gray.shape):
         part = gray[first:last]
         low, high = min(low, int(part.min())), max(high, int(part.max()))
         extreme += int(np.count_nonzero(part <= near) + np.count_nonzero(part >= full - near))
+        walls += int(np.count_nonzero(part == 0) + np.count_nonzero(part == full))
         scratch.let_go(gray)
     if low == high:
         raise InputImageError("blank", "every pixel is the same; there is nothing to colour", skipped=True)
     if extreme >= 0.98 * gray.size:
         message = "98 % of the pixels are black or white within 2 codes and cannot carry colour; scan in gray"
         raise InputImageError("nearly_bitonal", message, skipped=True)
+    return walls / gray.size

@@ -70,18 +70,28 @@ def read_profile(content: bytes | None, channels: int) -> Profile:
     """
     if content is None:
         return Profile(_srgb_linear(_GRID), _srgb_profile(), "sRGB (assumed)", assumed=True)
+    try:
+        return _read(content, channels)
+    except (struct.error, ValueError, IndexError, ZeroDivisionError, OverflowError, FloatingPointError) as error:
+        if isinstance(error, BadProfileError):
+            raise
+        raise BadProfileError(f"a broken ICC profile ({error})") from error
+
+
+def _read(content: bytes, channels: int) -> Profile:
     tags, space, connection = _tags(content)
     if space not in ((b"GRAY", b"RGB ") if channels == 1 else (b"RGB ",)):
         raise BadProfileError(f"an ICC profile of colour space {space.decode('latin-1').strip()}")
     name = _name(tags)
     if space == b"RGB ":
         curves = [tags.get(channel) for channel in (b"rTRC", b"gTRC", b"bTRC")]
-        if channels == 1 and (None in curves or len({_curve(one).tobytes() for one in curves}) > 1):
+        shared = None not in curves and len({_curve(one).tobytes() for one in curves}) == 1
+        if channels == 1 and not shared:
             raise BadProfileError("an RGB ICC profile in a gray file, without one tone curve for all channels")
         # A profile made of tables alone has no curve to take; the model's view of the scan is not worth more.
-        linear = _srgb_linear(_GRID) if curves[0] is None else _light(_curve(curves[0]))
+        linear = _light(_curve(curves[1])) if curves[1] is not None else _srgb_linear(_GRID)
         # On other primaries than sRGB's, the model's colours would come out as other colours; grays are the same.
-        output = content if curves[0] is None or _on_srgb_primaries(tags) else rgb_profile(curves[0], name)
+        output = rgb_profile(curves[0], name) if shared and not _on_srgb_primaries(tags) else content
         return Profile(_rising(linear), output, name, foreign=channels == 1)
     if b"kTRC" not in tags:
         raise BadProfileError("a gray ICC profile without a tone curve (kTRC)")

@@ -4,12 +4,12 @@ EXIF blocks of JPEG, PNG, WebP and JP2 are small TIFF files; one reader and one 
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 EXIF, GPS = 0x8769, 0x8825
-_MAX_TAG_BYTES = 64 << 20
+MAX_BYTES = 64 << 20  # of all values of a directory
 
 
 class BadDirectoryError(ValueError):
@@ -60,13 +60,18 @@ def layout_of(head: bytes) -> Layout:
     return Layout(order, version == 43)
 
 
-def read_directory(buffer, offset: int, layout: Layout) -> Directory:
-    """The directory at `offset` of a bytes-like buffer.
+def read_directory(
+    buffer, offset: int, layout: Layout, wanted: Callable[[int], bool] = lambda _code: True
+) -> tuple[Directory, list[int]]:
+    """The directory at `offset` of a bytes-like buffer, and the codes of tags that are damaged.
+
+    Values of tags that are not `wanted` are not read, and are b"".
 
     Raises:
-        BadDirectoryError: it points outside the buffer.
+        BadDirectoryError: it is itself outside the buffer, or its values are larger than metadata is.
     """
     tags: Directory = {}
+    damaged, total = [], 0
     size = struct.calcsize(layout.entry)
     try:
         count = struct.unpack_from(layout.count, buffer, offset)[0]
@@ -76,25 +81,30 @@ def read_directory(buffer, offset: int, layout: Layout) -> Directory:
         for number in range(count):
             code, kind, values, inline = struct.unpack_from(layout.entry, buffer, first + number * size)
             length = _SIZES.get(kind, 0) * values
-            if not length:
+            if not length or not wanted(code):
+                tags[code] = Tag(kind, values, b"")
                 continue
             if length <= len(inline):
                 raw = inline[:length]
             else:
                 start = struct.unpack(layout.offset, inline)[0]
-                if length > _MAX_TAG_BYTES or start + length > len(buffer):
-                    raise BadDirectoryError(f"tag {code} points outside the file")
+                if start + length > len(buffer):
+                    damaged.append(code)
+                    continue
+                total += length
+                if total > MAX_BYTES:
+                    raise BadDirectoryError(f"more than {MAX_BYTES >> 20} MB of tags")
                 raw = bytes(buffer[start : start + length])
             tags[code] = Tag(kind, values, raw)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:
         raise BadDirectoryError(str(error)) from error
-    return tags
+    return tags, damaged
 
 
 def integer(tag: Tag, layout: Layout) -> int:
     """The first value of an unsigned tag (BYTE, SHORT, LONG, IFD, LONG8, IFD8)."""
     formats = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-    if tag.type not in formats:
+    if tag.type not in formats or not tag.raw:
         raise BadDirectoryError(f"type {tag.type} is no unsigned number")
     return struct.unpack_from(layout.order + formats[tag.type], tag.raw)[0]
 
@@ -119,24 +129,16 @@ def pointer(offset: int, layout: Layout) -> Tag:
     return Tag(18 if layout.big else 4, 1, struct.pack(layout.offset, offset))
 
 
-def read_block(block: bytes) -> tuple[Layout, Directory, dict[int, Directory]]:
-    """An EXIF block: its layout, main directory, and sub-directories (`EXIF`, `GPS`).
+def block_layout(block: bytes) -> tuple[Layout, int]:
+    """Layout of an EXIF block, and where its main directory is.
 
     Raises:
-        BadDirectoryError: it is damaged.
+        BadDirectoryError: it is none.
     """
     layout = layout_of(block)
-    if layout.big:
-        raise BadDirectoryError("an EXIF block is never BigTIFF")
-    if len(block) < 8:
-        raise BadDirectoryError("too short")
-    main = read_directory(block, struct.unpack_from(layout.offset, block, 4)[0], layout)
-    return layout, main, sub_directories(block, main, layout)
-
-
-def sub_directories(buffer, main: Directory, layout: Layout) -> dict[int, Directory]:
-    """The EXIF and GPS directories that `main` points to."""
-    return {code: read_directory(buffer, integer(main[code], layout), layout) for code in (EXIF, GPS) if code in main}
+    if layout.big or len(block) < 8:
+        raise BadDirectoryError("an EXIF block is a TIFF header and more, and never BigTIFF")
+    return layout, struct.unpack_from(layout.offset, block, 4)[0]
 
 
 def write_block(main: Directory, subs: Mapping[int, Directory], layout: Layout) -> bytes:

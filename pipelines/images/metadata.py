@@ -1,7 +1,8 @@
 """What a scan says about itself, and what of it an output carries on."""
 
+import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from pipelines.images import ifd
 from pipelines.images.ifd import BadDirectoryError, Directory, Layout
@@ -22,7 +23,8 @@ _STRUCTURE = frozenset(
         *(ifd.EXIF, ifd.GPS, SOFTWARE, XMP, IPTC, ICC, PHOTOSHOP),
     }
 )
-_CARRIED_IN_SUB = {ifd.EXIF: {MAKER_NOTE, INTEROPERABILITY}, ifd.GPS: set()}  # all but these: they hold file offsets
+_REFUSED_IN_SUB = {ifd.EXIF: {MAKER_NOTE, INTEROPERABILITY}, ifd.GPS: set()}  # they hold file offsets
+_RESOLUTION = (0x011A, 0x011B, 0x0128)
 _LITTLE_ENDIAN = Layout("<")
 
 
@@ -63,35 +65,76 @@ class Metadata:
         return ifd.write_block(self.tags, self.sub, self.layout) if self.tags or self.sub else b""
 
 
-def from_directories(main: Directory, sub: Mapping[int, Directory], layout: Layout) -> Metadata:
-    """Of a main directory and its sub-directories, what is carried, and the names of what is not."""
-    dropped = [f"tag {code}" for code in main if code not in CARRIED_TAGS | _STRUCTURE]
-    carried_sub = {}
-    for code, directory in sub.items():
-        refused = _CARRIED_IN_SUB[code]
+def read_tags(buffer, offset: int, layout: Layout, **parts) -> Metadata:
+    """Metadata of the directory at `offset` and of its sub-directories; what is damaged there is named as dropped.
+
+    Args:
+        parts: fields of Metadata that are known otherwise.
+    """
+    read = CARRIED_TAGS | {SOFTWARE, XMP, IPTC, ICC, ifd.EXIF, ifd.GPS, *_RESOLUTION}
+    try:
+        main, damaged = ifd.read_directory(buffer, offset, layout, read.__contains__)
+    except BadDirectoryError as error:
+        return Metadata(**parts, dropped=(f"tags (damaged: {error})",))
+    dropped = [f"tag {code} (damaged)" for code in damaged]
+    dropped += [f"tag {code}" for code in main if code not in CARRIED_TAGS | _STRUCTURE]
+    if PHOTOSHOP in main:
+        dropped.append(f"tag {PHOTOSHOP} (Photoshop)")
+    sub = {}
+    for code, refused in _REFUSED_IN_SUB.items():
+        if code not in main:
+            continue
+        try:
+            directory, broken = ifd.read_directory(
+                buffer, ifd.integer(main[code], layout), layout, lambda inner, refused=refused: inner not in refused
+            )
+        except BadDirectoryError as error:
+            dropped.append(f"tag {code} (damaged: {error})")
+            continue
+        dropped += [f"tag {code}/{inner} (damaged)" for inner in broken]
         dropped += [f"tag {code}/{inner}" for inner in directory if inner in refused]
-        if kept := {inner: tag for inner, tag in directory.items() if inner not in refused}:
-            carried_sub[code] = kept
+        if kept := {inner: tag for inner, tag in directory.items() if inner not in refused and tag.raw}:
+            sub[code] = kept
     software = main[SOFTWARE].raw.rstrip(b"\0").decode("utf-8", "replace") if SOFTWARE in main else None
+    found = {
+        "dpi": _resolution(main, layout),
+        "icc": main[ICC].raw if ICC in main else None,
+        "xmp": main[XMP].raw if XMP in main else None,
+        "iptc": main[IPTC].raw if IPTC in main else None,
+    }
+    known = {name: value for name, value in parts.items() if value is not None}
     return Metadata(
-        layout=layout,
-        tags={code: tag for code, tag in main.items() if code in CARRIED_TAGS},
-        sub=carried_sub,
+        layout=Layout(layout.order),
+        tags={code: tag for code, tag in main.items() if code in CARRIED_TAGS and tag.raw},
+        sub=sub,
         software=software,
-        dropped=tuple(dropped),
+        dropped=(*parts.pop("dropped", ()), *dropped),
+        **{**found, **{name: value for name, value in known.items() if name != "dropped"}},
     )
+
+
+def _resolution(main: Directory, layout: Layout) -> tuple[float, float] | None:
+    """Pixels per inch by the tags; a resolution without a unit is none."""
+    try:
+        across, down = (struct.unpack(f"{layout.order}II", main[code].raw) for code in _RESOLUTION[:2])
+        unit = ifd.integer(main[_RESOLUTION[2]], layout) if _RESOLUTION[2] in main else 2
+        scale = {2: 1.0, 3: 2.54}[unit]
+        return sane_dpi(across[0] / across[1] * scale, down[0] / down[1] * scale)
+    except (KeyError, struct.error, ZeroDivisionError, BadDirectoryError):
+        return None
 
 
 def from_exif(block: bytes, **parts) -> Metadata:
     """Metadata of an EXIF block (with or without its `Exif\\0\\0`) and of `parts`, fields of Metadata."""
     block = block.removeprefix(b"Exif\0\0")
+    dropped = parts.pop("dropped", ())
     if not block:
-        return Metadata(**parts)
+        return Metadata(**parts, dropped=dropped)
     try:
-        layout, main, sub = ifd.read_block(block)
+        layout, offset = ifd.block_layout(block)
     except BadDirectoryError as error:
-        return Metadata(**parts, dropped=(f"EXIF (damaged: {error})",))
-    return replace(from_directories(main, sub, layout), **parts)
+        return Metadata(**parts, dropped=(*dropped, f"EXIF (damaged: {error})"))
+    return read_tags(block, offset, layout, **parts, dropped=dropped)
 
 
 def sane_dpi(across: float, down: float) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from diffcolor.luminance import Reductions, luma, recombine
 from diffcolor.upsample import ChromaUpsampler
 from pipelines.images import scratch
+from pipelines.images.errors import InputImageError
 from pipelines.images.raster import open_raster
 from pipelines.images.view import View, turned_upright
 
@@ -93,6 +94,8 @@ def check_luma(file: BinaryIO, gray: NDArray[np.unsignedinteger]) -> LumaCheck:
             part = gray[y + first : y + last, x : x + block.shape[1]]
             check.add(luma(block[first:last]), part, y + first, x)
         scratch.let_go(gray)
+    if check.pixels != gray.size:
+        raise InputImageError("truncated", f"{check.pixels} pixels of {gray.size} are in the file")
     return check
 
 
@@ -109,9 +112,7 @@ def read_luma(file: BinaryIO) -> NDArray[np.unsignedinteger]:
     return gray
 
 
-def small_picture(view: View, chroma: NDArray[np.float32] | None, side: int) -> NDArray[np.uint8]:
-    """The view, upright, 8 bit, its page at most `side` pixels long: (h, w, 3), or (h, w) without chroma."""
-    small = view.shrunk(side)
-    x, y, width, height = small.box
-    page = small.image.gray if chroma is None else np.concatenate(list(painted(small, chroma, Reductions())))
-    return np.ascontiguousarray(turned_upright(page[y : y + height, x : x + width], view.image.metadata.orientation))
+def upright_picture(view: View, chroma: NDArray[np.float32] | None) -> NDArray[np.unsignedinteger]:
+    """A small view as it is to be seen: (h, w, 3), or (h, w) without chroma."""
+    page = view.image.gray if chroma is None else np.concatenate(list(painted(view, chroma, Reductions())))
+    return np.ascontiguousarray(turned_upright(page, view.image.metadata.orientation))

@@ -49,29 +49,46 @@ def _chunks(buffer) -> Iterator[tuple[bytes, int, int]]:
 
 
 def read_metadata(buffer) -> dict[str, Any]:
-    """dpi, icc, exif, xmp and iptc of a PNG (None or b"" where it has none), and whether it is transparent."""
+    """dpi, icc, exif, xmp and iptc of a PNG (None or b"" where it has none), whether it is transparent, and the names
+    of chunks that are damaged, or hold what an output does not carry."""
     parts: dict[str, Any] = {"dpi": None, "icc": None, "exif": b"", "xmp": None, "iptc": None, "transparent": False}
+    dropped = []
     for kind, start, size in _chunks(buffer):
-        if kind == b"IDAT" or size > _MAX_TEXT:
+        if kind == b"IDAT":
             continue
-        body = bytes(buffer[start : start + size])
-        if kind == b"pHYs" and size == 9 and body[8] == 1:
-            across, down = struct.unpack_from(">II", body)
+        try:
+            if size > _MAX_TEXT:
+                raise ValueError("it is too large")
+            known = _read_chunk(kind, bytes(buffer[start : start + size]), parts)
+        except (ValueError, IndexError, struct.error) as error:
+            dropped.append(f"{kind.decode('latin-1')} (damaged: {error})")
+            continue
+        if not known:
+            dropped.append(kind.decode("latin-1"))
+    return {**parts, "dropped": tuple(dict.fromkeys(dropped))}
+
+
+def _read_chunk(kind: bytes, body: bytes, parts: dict[str, Any]) -> bool:
+    """Adds a chunk's content to `parts`; False where it has something to say that is not carried."""
+    if kind == b"pHYs":
+        across, down, unit = struct.unpack(">IIB", body)
+        if unit == 1:
             parts["dpi"] = sane_dpi(across * _PER_METRE, down * _PER_METRE)
-        elif kind == b"iCCP":
-            _, _, packed = body.partition(b"\0")
-            parts["icc"] = _inflated(packed[1:])
-        elif kind == b"eXIf":
-            parts["exif"] = body
-        elif kind == b"tRNS":
-            parts["transparent"] = True
-        elif kind == b"iTXt" and body.startswith(_XMP_KEYWORD + b"\0"):
-            packed, _, rest = body[len(_XMP_KEYWORD) + 1], None, body[len(_XMP_KEYWORD) + 3 :]
-            text = rest.split(b"\0", 2)[2]
-            parts["xmp"] = _inflated(text) if packed else text
-        elif kind == b"zTXt" and body.startswith(_IPTC_KEYWORD + b"\0"):
-            parts["iptc"] = _from_hex(_inflated(body[len(_IPTC_KEYWORD) + 2 :]))
-    return parts
+    elif kind == b"iCCP":
+        parts["icc"] = _inflated(body.partition(b"\0")[2][1:])
+    elif kind == b"eXIf":
+        parts["exif"] = body
+    elif kind == b"tRNS":
+        parts["transparent"] = True
+    elif kind == b"iTXt" and body.startswith(_XMP_KEYWORD + b"\0"):
+        packed, rest = body[len(_XMP_KEYWORD) + 1], body[len(_XMP_KEYWORD) + 3 :]
+        text = rest.split(b"\0", 2)[2]
+        parts["xmp"] = _inflated(text) if packed else text
+    elif kind == b"zTXt" and body.startswith(_IPTC_KEYWORD + b"\0"):
+        parts["iptc"] = _from_hex(_inflated(body[len(_IPTC_KEYWORD) + 2 :]))
+    else:
+        return kind not in (b"tEXt", b"zTXt", b"iTXt", b"gAMA", b"tIME")
+    return True
 
 
 def _inflated(packed: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Files to pixels, some rows or tiles at a time. What a file is, is decided by its content, never by its name."""
 
-import io
 import logging
+import math
 import mmap
 import os
 import struct
@@ -19,7 +19,7 @@ from PIL import __version__ as pillow_version
 
 from pipelines.images import ifd, jp2, png
 from pipelines.images.errors import InputImageError
-from pipelines.images.metadata import ICC, IPTC, XMP, Metadata, from_directories, from_exif, sane_dpi
+from pipelines.images.metadata import Metadata, from_exif, read_tags, sane_dpi
 
 Block = tuple[int, int, NDArray]
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its findings become our errors
@@ -154,7 +154,7 @@ def _tiff(file: BinaryIO, buffer: memoryview, number: int | None, limits: _Limit
     page = pages[number or 0]
     limits.check(page.imagewidth, page.imagelength)
     _refuse_tiff(page, len(buffer))
-    metadata = _tiff_metadata(buffer, page)
+    metadata = read_tags(buffer, page.offset, ifd.layout_of(bytes(buffer[:4])))
     photometric = _TIFF_PHOTOMETRIC[int(page.photometric)]
     return Raster(
         kind="tiff",
@@ -193,10 +193,12 @@ def _refuse_tiff(page: tifffile.TiffPage, file_size: int) -> None:
     if page.compression == 6:
         raise InputImageError("compression", "old-style JPEG in TIFF; save it again with Deflate or LZW")
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    kind, expected = "tile" if page.is_tiled else "strip", math.prod(page.chunked)
+    if len(segments) < expected:
+        raise _truncated(f"{len(segments)} {kind}s of {expected}")
     for segment, (offset, size) in enumerate(segments):
-        if offset + size > file_size:
-            kind = "tile" if page.is_tiled else "strip"
-            raise _truncated(f"{kind} {segment + 1} of {len(segments)} ends behind the end of the file")
+        if not offset or not size or offset + size > file_size:
+            raise _truncated(f"{kind} {segment + 1} of {len(segments)} is not in the file")
 
 
 def _tiff_blocks(page: tifffile.TiffPage, inverted: bool) -> Iterator[Block]:
@@ -209,9 +211,6 @@ def _tiff_blocks(page: tifffile.TiffPage, inverted: bool) -> Iterator[Block]:
         for block, index, shape in page.segments(maxworkers=1, buffersize=8 << 20):
             y, x = index[-3], index[-2]
             height, width = min(shape[-3], page.imagelength - y), min(shape[-2], page.imagewidth - x)
-            if block is None:  # a sparse file's hole
-                yield y, x, np.zeros((height, width) + ((3,) if page.samplesperpixel == 3 else ()), page.dtype)
-                continue
             pixels = block.reshape(block.shape[-3:])[:height, :width]
             if pixels.dtype != page.dtype or pixels.shape[-1] != page.samplesperpixel:
                 raise InputImageError(
@@ -223,37 +222,6 @@ def _tiff_blocks(page: tifffile.TiffPage, inverted: bool) -> Iterator[Block]:
         raise
     except Exception as error:  # imagecodecs has an exception per codec
         raise _truncated(error) from error
-
-
-def _tiff_metadata(buffer: memoryview, page: tifffile.TiffPage) -> Metadata:
-    try:
-        layout = ifd.layout_of(bytes(buffer[:4]))
-        main = ifd.read_directory(buffer, page.offset, layout)
-        sub = ifd.sub_directories(buffer, main, layout)
-    except ifd.BadDirectoryError as error:
-        return Metadata(dropped=(f"tags (damaged: {error})",))
-    carried = from_directories(main, sub, layout)
-    raw = {code: bytes(main[code].raw) for code in (ICC, IPTC, XMP) if code in main}
-    return Metadata(
-        layout=ifd.Layout(layout.order),
-        tags=carried.tags,
-        sub=carried.sub,
-        software=carried.software,
-        dropped=carried.dropped,
-        dpi=_tiff_dpi(page),
-        icc=raw.get(ICC),
-        iptc=raw.get(IPTC),
-        xmp=raw.get(XMP),
-    )
-
-
-def _tiff_dpi(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    try:
-        scale = {2: 1.0, 3: 2.54}[int(page.resolutionunit)]
-        across, down = page.resolution
-        return sane_dpi(across * scale, down * scale)
-    except (KeyError, ValueError, ZeroDivisionError, TypeError):
-        return None
 
 
 # PNG, JPEG 2000, and what Pillow reads -------------------------------------------------------------------------------
@@ -371,7 +339,7 @@ def _by_pillow(file: BinaryIO, buffer: memoryview, limits: _Limits) -> Raster:
     except (OSError, ValueError, SyntaxError) as error:
         raise _undecodable(error) from error
     limits.check(*image.size)
-    if getattr(image, "n_frames", 1) > 1:
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a JPEG with a preview behind it
         raise InputImageError("page_required", f"the file has {image.n_frames} frames; give each as a file of its own")
     if image.mode == "1":
         raise InputImageError(*_BITONAL, skipped=True)
@@ -379,28 +347,24 @@ def _by_pillow(file: BinaryIO, buffer: memoryview, limits: _Limits) -> Raster:
         raise InputImageError(*_ALPHA)
     if image.mode not in _CHANNELS:
         raise InputImageError("color_model", f"colour model {image.mode}; convert to 8 or 16 bit gray or RGB")
-    formats = (image.format,)
+    kind = "jpeg" if image.format == "MPO" else image.format.lower()
     photoshop = image.info.get("photoshop")
     return Raster(
-        kind=image.format.lower(),
+        kind=kind,
         height=image.height,
         width=image.width,
         channels=_CHANNELS[image.mode],
         dtype=np.dtype(np.uint8),
-        blocks=lambda: _pillow_blocks(file, formats),
+        blocks=lambda: _pillow_blocks(file, (kind.upper(),)),
         metadata=from_exif(
             image.info.get("exif", b""),
             dpi=sane_dpi(*image.info["dpi"]) if len(image.info.get("dpi", ())) == 2 else None,
             icc=image.info.get("icc_profile"),
             xmp=image.info.get("xmp"),
             iptc=photoshop.get(_PHOTOSHOP_IPTC) if isinstance(photoshop, dict) else None,
+            dropped=("comment",) if image.info.get("comment") else (),
         ),
         photometric="RGB" if image.mode == "RGB" else "MinIsBlack",
-        compression=image.format.lower(),
+        compression=kind,
         decoder=f"Pillow {pillow_version}",
     )
-
-
-def as_file(content: bytes) -> BinaryIO:
-    """Bytes as the file that `open_raster` takes."""
-    return io.BytesIO(content)

@@ -1,6 +1,7 @@
 """Arrays and files that are larger than memory should hold. They have no names: a killed process leaves nothing."""
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -17,11 +18,17 @@ _CHUNK = 8 << 20
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
-    """An array to be filled: in memory while it is small, else mapped from an unnamed file in the temporary folder."""
+    """An array to be filled: in memory while it is small, else mapped from an unnamed file in the temporary folder.
+
+    Raises:
+        OSError: ENOSPC, there is no room for it.
+    """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if size <= IN_MEMORY:
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile() as file:  # the mapping keeps it
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and would be a crash at the first write
+            os.posix_fallocate(file.fileno(), 0, size)
         return np.memmap(file, dtype, "w+", shape=shape)
 
 

@@ -43,6 +43,12 @@ class View:
                 raise InputImageError("too_small", message)
         return self
 
+    def cropped(self) -> "View":
+        """The seen part as a page of its own."""
+        left, top, _, _ = self.box
+        regions = tuple((x - left, y - top, width, height) for x, y, width, height in self.regions)
+        return View(replace(self.image, gray=self.stored), regions)
+
     def shrunk(self, side: int) -> "View":
         """The whole page in 8 bit, at most `side` pixels long."""
         gray = self.image.gray

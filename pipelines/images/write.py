@@ -21,6 +21,7 @@ SUFFIXES = {"tiff": "tif", "png": "png", "jp2": "jp2", "webp": "webp"}
 _OF_SOURCE = {"tiff": "tiff", "png": "png", "jp2": "jp2", "webp": "webp", "jpeg": "tiff", "bmp": "png"}
 # The codec holds the whole picture as 32-bit integers; WebP's sides end at 16383.
 MAX_JP2_PIXELS, MAX_WEBP_SIDE = 40_000_000, 16383
+_SEGMENT = 65_000
 _STRIP_BYTES = 256 << 10
 _CLASSIC_TIFF_BYTES = 3_900_000_000
 # Tags that stand in for 34665 and 34853 until the directories that they point to are written; no standard uses them.
@@ -116,6 +117,19 @@ def jpeg(pixels: NDArray[np.uint8], form: Form, quality: int) -> bytes:
         buffer, "JPEG", quality=quality, subsampling=0, optimize=True, icc_profile=form.icc, **options
     )
     return buffer.getvalue()
+
+
+def fits_jpeg(form: Form) -> bool:
+    """Whether a JPEG's segments can hold the metadata."""
+    return len(form.xmp or b"") < _SEGMENT and len(form.metadata.exif) < _SEGMENT
+
+
+def losses(form: Form) -> str | None:
+    """What of the scan's metadata the format has no place for, in words."""
+    if form.format != "webp":
+        return None
+    lost = [name for name, value in (("IPTC-IIM", form.metadata.iptc), ("resolution", form.metadata.dpi)) if value]
+    return f"not carried into WebP: {', '.join(lost)}" if lost else None
 
 
 # TIFF ----------------------------------------------------------------------------------------------------------------

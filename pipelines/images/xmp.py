@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from manifests.xml import UnsafeXmlError, parse_xml
+from manifests.xml import UnsafeXmlError, legal, parse_xml
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _X = "adobe:ns:meta/"
@@ -85,7 +85,7 @@ def marked(packet: bytes | None, mark: Mark | None) -> bytes | None:
     ours = etree.SubElement(rdf, f"{{{_RDF}}}Description", {f"{{{_RDF}}}about": about}, nsmap=_PREFIXES)
 
     def add(namespace: str, name: str, text: str) -> None:
-        etree.SubElement(ours, f"{{{namespace}}}{name}").text = _legal(text)
+        etree.SubElement(ours, f"{{{namespace}}}{name}").text = legal(text)
 
     add(_IPTC_EXT, "DigitalSourceType", SOURCE_TYPE)
     add(_IPTC_EXT, "AISystemUsed", mark.system)
@@ -95,7 +95,7 @@ def marked(packet: bytes | None, mark: Mark | None) -> bytes | None:
         add(_IPTC_EXT, "AIPromptWriterName", mark.prompt_writer)
     add(_OURS, "OriginalSHA256", mark.original_sha256)
     derived = etree.SubElement(ours, f"{{{_MM}}}DerivedFrom", {f"{{{_RDF}}}parseType": "Resource"})
-    etree.SubElement(derived, f"{{{_REF}}}filePath").text = _legal(mark.original)
+    etree.SubElement(derived, f"{{{_REF}}}filePath").text = legal(mark.original)
     sequence = etree.SubElement(etree.SubElement(ours, f"{{{_MM}}}History"), f"{{{_RDF}}}Seq")
     sequence.extend(history)
     event = etree.SubElement(sequence, f"{{{_RDF}}}li", {f"{{{_RDF}}}parseType": "Resource"})
@@ -104,7 +104,7 @@ def marked(packet: bytes | None, mark: Mark | None) -> bytes | None:
         ("softwareAgent", f"{mark.system} {mark.version}"),
         ("parameters", "colours added by a machine from a text; luminance unchanged"),
     ):
-        etree.SubElement(event, f"{{{_EVENT}}}{name}").text = _legal(text)
+        etree.SubElement(event, f"{{{_EVENT}}}{name}").text = legal(text)
     return (_BEGIN + etree.tostring(root, encoding="unicode", pretty_print=True) + _END).encode()
 
 
@@ -138,11 +138,6 @@ def _is_ours(event: etree._Element, system: str) -> bool:
     """A picture that is made from one of ours has one making, not two."""
     agent = f"{{{_EVENT}}}softwareAgent"
     return (event.findtext(agent) or event.get(agent) or "").startswith(system)
-
-
-def _legal(text: str) -> str:
-    """`text` without the control characters that XML cannot hold."""
-    return "".join(one for one in text if one in "\t\n\r" or ord(one) >= 32)
 
 
 def read_mark(packet: bytes) -> dict[str, str]:

@@ -6,6 +6,7 @@ into the page as JSON and from there into text nodes; nothing is ever parsed as 
 
 import html
 import json
+import math
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ def _chunks(rows: Iterator[ResultRow]) -> Iterator[list[ResultRow]]:
 
 def _json(value: Any) -> str:
     """JSON that is safe inside a script, wherever that stands: ASCII, and no "<" that could end it."""
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c").replace("NaN", "null")
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _script(name: str, number: int, content: list[Any]) -> bytes:
@@ -91,7 +92,7 @@ def _place(key: str | None) -> str | None:
 
 
 def _rounded(value: float | None, digits: int = 3) -> float | None:
-    return None if value is None else round(value, digits)
+    return None if value is None or not math.isfinite(value) else round(value, digits)
 
 
 def _summary(row: ResultRow, decision: dict[str, str] | None) -> dict[str, Any]:
@@ -148,6 +149,7 @@ def _details(row: ResultRow) -> dict[str, Any]:
                 ],
                 "kept": _rounded(output.chroma_kept),
                 "repaired": output.repaired,
+                "lightness": [_rounded(output.lightness_mean, 1), _rounded(output.lightness_max, 1)],
                 "note": output.note,
                 "format": output.format,
                 "bytes": output.bytes,
@@ -167,6 +169,7 @@ def _details(row: ResultRow) -> dict[str, Any]:
             "bits": source.get("depth"),
             "gray values from": source.get("conversion"),
             "tone curve": source.get("profile"),
+            "share of pixels at black or white": _rounded(source.get("extreme"), 4),
             "not carried over": ", ".join(source.get("not_carried") or ()) or None,
             "regions": [list(box) for box in row.regions] or None,
             "halftone, pixels from dot to dot": _rounded(row.halftone, 1),

@@ -44,6 +44,7 @@ function load(name, number) {
 
 const STORE = `diffcolor-batch ${facts.output} ${facts.job.plan}`;
 let decided = {};
+const notes = {};
 try { decided = JSON.parse(localStorage.getItem(STORE)) || {}; } catch { decided = {}; }
 try { at("reviewer").value = localStorage.getItem("diffcolor-batch reviewer") || ""; } catch { /* a browser without memory */ }
 function keep() {
@@ -59,15 +60,19 @@ function shownVariant(row) {
   const index = one ? row.variants.findIndex((variant) => variant.sha256 === one.output_sha256) : 0;
   return Math.max(0, index);
 }
-function decide(row, decision, index = shownVariant(row), eta = null) {
+// Without an eta the one that was picked before stays, as long as the variant does.
+function decide(row, decision, index = shownVariant(row), eta = undefined) {
   if (!row.variants.length) return;
   if (decision === null) decided[row.id] = null;
   else {
     const variant = row.variants[index];
     const before = decisionOf(row);
+    const kept = before && before.output_sha256 === variant.sha256 && decision !== "reject" ? before.eta || "" : "";
     decided[row.id] = {
-      decision, output_sha256: variant.sha256, prompt: variant.prompt, eta: eta === null ? "" : String(eta),
-      reviewer: at("reviewer").value, note: before ? before.note || "" : "", time: new Date().toISOString(),
+      decision: decision === "approve" && eta === undefined && kept ? "pick" : decision,
+      output_sha256: variant.sha256, prompt: variant.prompt,
+      eta: eta === undefined ? kept : eta === null ? "" : String(eta),
+      reviewer: at("reviewer").value, note: notes[row.id] ?? (before ? before.note || "" : ""), time: new Date().toISOString(),
     };
   }
   keep();
@@ -169,7 +174,7 @@ function variantButtons(row, chosen) {
   return make("div", { class: "variants", role: "group", "aria-label": "variants" }, ...row.variants.map((variant, number) =>
     make("button", {
       type: "button", title: variant.prompt, "aria-pressed": String(number === chosen), "aria-label": `variant ${number + 1}: ${variant.prompt}`,
-      onclick: () => decide(row, number ? "pick" : "approve", number),
+      onclick: () => decide(row, number ? "pick" : "approve", number, null),
     }, make("img", { src: variant.preview, alt: "", loading: "lazy" }))));
 }
 function actions(row, close = false) {
@@ -243,11 +248,11 @@ async function look(row) {
   at("detail-title").textContent = row.id;
   const body = at("detail-body");
   const note = make("textarea", { rows: 2, "aria-label": "note", placeholder: "a note to go with the decision" });
-  note.value = decision ? decision.note || "" : "";
-  note.addEventListener("change", () => {
-    if (!decisionOf(row)) decide(row, "approve");
-    decided[row.id] = { ...decisionOf(row), note: note.value };
-    keep();
+  note.value = notes[row.id] ?? (decision ? decision.note || "" : "");
+  note.addEventListener("input", () => {  // kept with the decision, or until there is one: a note decides nothing
+    notes[row.id] = note.value;
+    const one = decisionOf(row);
+    if (one) { decided[row.id] = { ...one, note: note.value }; keep(); }
   });
   body.replaceChildren(
     slider(row, chosen, true),
@@ -269,7 +274,7 @@ function allVariants(row, more, chosen) {
   row.variants.forEach((variant, number) => {
     const frame = framed(variant.preview, `${number + 1}: ${variant.prompt}`, `${row.id}: variant ${number + 1}`);
     frame.classList.toggle("chosen", number === chosen);
-    frame.append(make("button", { type: "button", onclick: () => decide(row, number ? "pick" : "approve", number) }, "Pick"));
+    frame.append(make("button", { type: "button", onclick: () => decide(row, number ? "pick" : "approve", number, null) }, "Pick"));
     side.append(frame);
   });
   return side;
@@ -298,6 +303,7 @@ function luminance(row, more, chosen) {
   if (row.variants[chosen].reduced !== null) {
     parts.push(`chroma was out of gamut and reduced in ${percent(row.variants[chosen].reduced)} of the pixels, which kept ${percent(one.kept)} of it on average`);
     parts.push(`${one.repaired} pixels repaired in integers`);
+    if (one.lightness[0] !== null) parts.push(`CIELAB lightness, which is not what is kept, moved by ${one.lightness[0]} on average, ${one.lightness[1]} at most`);
   }
   if (one.access) parts.push(`the access copy is lossy: its luma is off by ${one.access_luma[0]} codes on average, ${one.access_luma[1]} at most`);
   if (one.note) parts.push(one.note);
@@ -395,7 +401,7 @@ document.addEventListener("keydown", (event) => {
   else if (key === "r") { decide(row, "reject"); go(1); }
   else if (key === "u") decide(row, null);
   else if (key === "Enter" && !focused.matches("button, a, summary") && !at("detail").open) look(row);
-  else if (/^[1-9]$/.test(key) && row.variants[key - 1]) decide(row, key === "1" ? "approve" : "pick", key - 1);
+  else if (/^[1-9]$/.test(key) && row.variants[key - 1]) decide(row, key === "1" ? "approve" : "pick", key - 1, null);
   else return;
   event.preventDefault();
 });

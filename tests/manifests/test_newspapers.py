@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from cli import app
 from manifests.errors import ManifestError
 from manifests.iiif import rows_of_iiif
-from manifests.newspapers import Page, Size, pages_of_mets, rows_of_page
+from manifests.newspapers import Page, Size, pages_of_folders, pages_of_mets, rows_of_page
 from tests import scans
 
 BOMB = b'<!DOCTYPE a [<!ENTITY x "yyyy"><!ENTITY z "&x;&x;&x;">]><alto>&z;</alto>'
@@ -128,6 +128,32 @@ def test_build_makes_a_manifest_that_can_be_submitted(tmp_path, way):
     assert CliRunner().invoke(app, ["manifest", "validate", str(manifest)]).exit_code == 0
 
 
+def test_pages_of_several_issues_are_not_mixed_up(tmp_path):
+    for issue in ("i1", "i2"):
+        for kind in ("images", "alto"):
+            (tmp_path / kind / issue).mkdir(parents=True)
+        (tmp_path / "images" / issue / "0001.tif").write_bytes(b"x")
+        (tmp_path / "alto" / issue / "0001_alto.xml").write_bytes(b"x")
+    pages, alone = pages_of_folders(str(tmp_path / "images"), str(tmp_path / "alto"))
+    assert [page.alto.split("/")[-2] for page in pages] == [page.image.split("/")[-2] for page in pages] == ["i1", "i2"]
+    assert alone == ()
+    (tmp_path / "alto" / "i1" / "0001_alto.xml").unlink()
+    pages, alone = pages_of_folders(str(tmp_path / "images"), str(tmp_path / "alto"))
+    assert [page.image.split("/")[-2] for page in pages] == ["i2"], "i1's page is not i2's"
+    assert alone == ("i1/0001.tif",)
+
+
+def test_a_page_that_cannot_be_read_is_left_out_and_said(tmp_path):
+    newspaper(tmp_path)
+    (tmp_path / "images" / "p2.tif").write_bytes(scans.BAD["bitonal"])
+    (tmp_path / "alto" / "p2.xml").write_bytes(alto("pixel", 1.0))
+    given = [str(tmp_path / "images"), "--alto", str(tmp_path / "alto"), "-o", str(tmp_path / "m.parquet")]
+    result = CliRunner().invoke(app, ["manifest", "build", *given])
+    assert result.exit_code == 0
+    assert "bitonal" in result.output
+    assert pq.read_table(tmp_path / "m.parquet").num_rows == 2
+
+
 def test_iiif_canvases_become_rows(tmp_path):
     def canvas(label, body):
         return {"label": label, "items": [{"items": [{"body": body}]}]}
@@ -141,6 +167,7 @@ def test_iiif_canvases_become_rows(tmp_path):
             canvas({"none": ["p. 1"]}, image),
             canvas({"en": ["A red barn behind a fence"]}, {"type": "Choice", "items": [image, {**image, "id": "x"}]}),
             canvas({"none": ["sound"]}, {"type": "Sound", "id": "y"}),
+            canvas({"none": ["a bare URL"]}, "https://example.org/z.jpg"),
         ],
     }
     (tmp_path / "iiif.json").write_text(json.dumps(document))

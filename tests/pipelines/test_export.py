@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from lxml import etree
 from PIL import Image
 
-from pipelines.export import ExportError, Options, export
+from pipelines.export import ExportError, Options, _named, export
 from pipelines.export.c2pa import Certificate, SigningError
 from pipelines.jobspec import JobSpec
 from pipelines.ledger import Ledger
+from pipelines.results import Output, ResultRow
 from pipelines.review import Decision, apply
 from pipelines.run import run_job
 from pipelines.store import Store
@@ -43,7 +44,7 @@ def finished(tmp_path_factory, base_folder, judge_folder, local_ray):
     }
     for name, content in files.items():
         (folder / "in" / name).write_bytes(content)
-    prompts = {"caption": "a barn", "target_prompts": ["a red barn", "a green barn"]}
+    prompts = {"caption": "a barn\x0b by a road", "target_prompts": ["a red barn", "a green barn"]}
     rows = [
         {"id": "a", "image": "in/1940/barn.tif", **prompts},
         {"id": "b", "image": "in/1940/book.tif", "page": 1, **prompts},
@@ -175,6 +176,58 @@ def test_nothing_is_overwritten_and_the_same_again_is_no_clash(job, tmp_path):
     assert before.keys() == set(files(target))
     with pytest.raises(ExportError, match="inside the output"):
         export(job.output, job.output + "/copies", Options(everything=True))
+
+
+def test_records_and_manifests_of_others_are_not_overwritten_either(job, tmp_path):
+    for name in ("manifest.json", "1940/barn_colorized.tif.json", "iiif/1940/barn_colorized.tif.jpg"):
+        target = tmp_path / name.replace("/", "_")
+        (target / name).parent.mkdir(parents=True)
+        (target / name).write_bytes(b"somebody's")
+        with pytest.raises(ExportError, match="other files"):
+            export(job.output, str(target), Options(everything=True, iiif="https://example.org"))
+        assert files(target) == [name]
+
+
+def test_an_interrupted_bag_is_finished_by_the_same_export(job, tmp_path):
+    export(job.output, str(tmp_path / "bag"), Options(everything=True, bagit=True))
+    record = "data/1941/barn_colorized.jp2.json"  # written behind its picture
+    for name in ("bagit.txt", "manifest-sha256.txt", "data/1941/barn_colorized.jp2", record):
+        (tmp_path / "bag" / name).unlink()
+    export(job.output, str(tmp_path / "bag"), Options(everything=True, bagit=True))
+    assert bagit.Bag(str(tmp_path / "bag")).validate()
+    (tmp_path / "bag" / "data" / "stranger.txt").write_bytes(b"x")
+    with pytest.raises(ExportError):
+        export(job.output, str(tmp_path / "bag"), Options(everything=True, bagit=True))
+
+
+def row_of(name, row_id, **more) -> ResultRow:
+    output = Output(
+        prompt="p", image=f"images/{row_id}/1.tif", sha256="0", eta=1, colorfulness=1, clip_margin=1, candidates=()
+    )
+    return ResultRow(id=row_id, status="ok", row_digest=row_id, image=name, outputs=(output,), **more)
+
+
+def test_no_two_pictures_share_a_name():
+    rows = [
+        row_of("file:///s/Foto #12.tif", "r1"),
+        row_of("file:///s/Foto #13.tif", "r2"),
+        row_of("file:///s/a.tif", "r3"),
+        row_of("file:///s/A.jpg", "r4"),
+        row_of("https://example.org/x/caf%C3%A9.jpg?token=1", "r5"),
+        row_of(None, "r6"),
+    ]
+    names = list(_named(((row, list(row.outputs)) for row in rows), "file:///s"))
+    assert names == [
+        "Foto #12_colorized.tif",
+        "Foto #13_colorized.tif",
+        "r3_colorized.tif",
+        "r4_colorized.tif",
+        "café_colorized.tif",
+        "r6_colorized.tif",
+    ]
+    (name,) = _named(iter([(row_of("file:///s/../../etc/passwd", "r1"), [rows[0].outputs[0]])]), "file:///s")
+    assert ".." not in name.split("/")
+    assert not name.startswith("/")
 
 
 def test_a_bag_is_valid(job, tmp_path):

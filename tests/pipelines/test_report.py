@@ -14,6 +14,7 @@ from PIL import Image
 
 from diffcolor.config import PRESETS
 from manifests.errors import ManifestError
+from pipelines.errors import RecolorError
 from pipelines.jobspec import JobSpec
 from pipelines.ledger import Ledger
 from pipelines.report import write_report
@@ -208,10 +209,9 @@ def test_decisions_by_keyboard_are_kept_saved_and_applied(job, opened, tmp_path)
     assert (done.applied, done.stale, done.unknown, done.final) == (3, (), (), 2)
     final = Path(job.output) / "final"
     rows = {row["id"]: row for row in pq.read_table(f"{job.output}/results").to_pylist()}
-    assert (final / "b_colorized.png").read_bytes() == (
-        Path(job.output) / rows["b"]["outputs"][1]["image"]
-    ).read_bytes()
-    record = json.loads((final / "b_colorized.png.json").read_text())
+    (filed,) = final.glob("b_colorized-*.png")
+    assert filed.read_bytes() == (Path(job.output) / rows["b"]["outputs"][1]["image"]).read_bytes()
+    record = json.loads(Path(f"{filed}.json").read_text())
     assert record["review"]["reviewer"] == "=Curator"
     assert record["method"]["target_prompt"] == "a green barn"
     write_report(Store(job.output))
@@ -259,10 +259,32 @@ def test_a_runner_up_of_the_ladder_is_made_when_it_is_picked(job, opened, tmp_pa
     before = Ledger(Store(job.output)).current().__next__().outputs[0]
     assert before.eta != float(one.eta)
     done = apply(job.output, [one])
-    assert done.final == 1
+    assert (done.final, done.applied, done.failed) == (1, 1, {})
+    again = apply(job.output, [one])
+    assert (again.final, again.applied, again.stale) == (1, 1, ()), "the same once more changes nothing"
     row = next(row for row in Ledger(Store(job.output)).current() if row.id == "a")
     assert row.outputs[0].eta == float(one.eta)
     assert verify(job.output).differences == []
+
+
+def test_a_note_decides_nothing_and_goes_with_what_is_decided(job, opened):
+    page = opened(index(job))
+    page.locator(".card[data-id=a] button", has_text="Look closely").click()
+    page.fill("dialog textarea", "faces are green")
+    assert "0 approved (0 with another variant), 0 rejected" in page.locator("#progress").inner_text()
+    page.locator("dialog button", has_text="Reject").click()
+    assert "1 rejected" in page.locator("#progress").inner_text()
+    assert page.evaluate("decisionOf(all()[0]).note") == "faces are green"
+    assert page.locator("dialog textarea").input_value() == "faces are green"
+
+
+def test_approving_a_picked_runner_up_keeps_the_pick(job, opened):
+    page = opened(index(job))
+    page.locator(".card[data-id=a] button", has_text="Look closely").click()
+    page.locator("dialog button", has_text="made when the decisions are applied").first.click()
+    eta = page.evaluate("decisionOf(all()[0]).eta")
+    page.locator("dialog button", has_text="Approved: picked").click()
+    assert page.evaluate("[decisionOf(all()[0]).decision, decisionOf(all()[0]).eta]") == ["pick", eta]
 
 
 def test_the_page_can_be_used_without_seeing_it(job, opened):
@@ -348,9 +370,8 @@ def test_what_is_no_longer_approved_leaves_the_final_folder(job):
     done = apply(job.output, [decision(a, what="reject", note="wrong red")])
     assert (done.final, done.removed) == (1, 1)
     assert sorted(path.name for path in (Path(job.output) / "final").iterdir()) == [
-        "b_colorized.png",
-        "b_colorized.png.json",
-        "index.json",
+        f"b_colorized-{b.outputs[0].sha256[:8]}.png",
+        f"b_colorized-{b.outputs[0].sha256[:8]}.png.json",
     ]
     assert decisions(Store(job.output))["a"]["note"] == "wrong red"
     assert len(Store(job.output).list("review")) == 2, "every application is kept"
@@ -363,6 +384,26 @@ def test_a_decision_about_other_bytes_is_stale(job):
         [replace(decision(a), output_sha256="0" * 64), Decision(id="x", output_sha256="", decision="reject")],
     )
     assert (done.applied, done.stale, done.unknown, done.final) == (0, ("a",), ("x",), 0)
+
+
+def test_what_a_spreadsheet_would_run_is_kept_as_text(job):
+    store = Store(job.output)
+    a, *_ = Ledger(store).current()
+    apply(job.output, [decision(a, note='=HYPERLINK("http://evil")')])
+    (key,) = store.list("review")
+    assert b"'=HYPERLINK" in store.read(key)
+    assert decisions(store)["a"]["note"] == '=HYPERLINK("http://evil")'
+    store.write("review/mine.csv", b"\xef\xbb\xbfanything")
+    assert set(decisions(store)) == {"a"}, "somebody's own file in the folder"
+
+
+def test_a_rotten_picture_is_not_filed_as_approved(job):
+    store = Store(job.output)
+    a, *_ = Ledger(store).current()
+    store.write(a.outputs[0].image, b"rotten")
+    with pytest.raises(RecolorError, match="damaged"):
+        apply(job.output, [decision(a)])
+    assert store.list("final") == []
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """Every format that is accepted, exactly; every file that is not, by its own name."""
 
+import errno
 import io
+import struct
+import tracemalloc
 from contextlib import suppress
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.failures import outcome_of
+from pipelines.images import ifd, png, scratch
 from pipelines.images.errors import InputImageError
 from pipelines.images.gray import Rules, decode_gray
 from tests import scans
@@ -127,3 +132,98 @@ def test_noise_never_crashes_the_decoder():
                 damaged[place] = rng.integers(256)
             with suppress(InputImageError):
                 decoded(bytes(damaged))
+
+
+def patched(content: bytes, code: int, order="<", **fields) -> bytes:
+    """A classic TIFF with one tag's count, type or value replaced."""
+    layout = ifd.Layout(order)
+    at = struct.unpack_from(f"{order}I", content, 4)[0]
+    (count,) = struct.unpack_from(layout.count, content, at)
+    for place in range(at + 2, at + 2 + 12 * count, 12):
+        found, kind, values, raw = struct.unpack_from(layout.entry, content, place)
+        if found == code:
+            entry = (fields.get("code", found), kind, fields.get("values", values), fields.get("raw", raw))
+            return content[:place] + struct.pack(layout.entry, *entry) + content[place + 12 :]
+    raise KeyError(code)
+
+
+def test_one_damaged_tag_costs_that_tag_alone():
+    content = patched(scans.described_tiff(scans.GRAY), 0x8769, raw=struct.pack("<I", 1 << 31))
+    image = decoded(content)
+    assert "tag 34665" in image.source.not_carried[0]
+    assert "metadata_damaged" in image.warnings[0]
+    metadata = image.metadata
+    assert (metadata.orientation, metadata.icc, metadata.xmp) == (6, scans.gamma_profile(), scans.XMP)
+    assert metadata.dpi == pytest.approx(scans.DPI)
+    content = patched(scans.described_tiff(scans.GRAY), 0x010E, values=1 << 30)
+    assert "tag 270 (damaged)" in decoded(content).source.not_carried
+
+
+def test_tags_cannot_fill_the_memory():
+    """Many tags that share one large region: their values are not read unless they are carried."""
+    region = 3 << 20
+    tags = [(60000 + number, 1, 1, 7, True) for number in range(200)]
+    content = scans.tiff(scans.GRAY, extratags=tags) + bytes(region)
+    for number in range(200):
+        content = patched(content, 60000 + number, values=region, raw=struct.pack("<I", len(content) - region))
+    tracemalloc.start()
+    image = decoded(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50 << 20
+    assert len(image.source.not_carried) == 200
+
+
+@pytest.mark.parametrize("count", [3, 8])
+def test_strips_that_are_not_there_are_no_pixels(count):
+    content = scans.tiff(scans.GRAY16, rowsperstrip=9)
+    assert np.array_equal(decoded(content).gray, scans.GRAY16)
+    if count < 8:
+        content = patched(patched(content, 273, values=count), 279, values=count)
+    else:
+        (place,) = struct.unpack_from("<I", ifd_entry(content, 279))
+        content = content[:place] + bytes(8) + content[place + 8 :]
+    with pytest.raises(InputImageError) as caught:
+        decoded(content)
+    assert caught.value.kind == "truncated"
+
+
+def ifd_entry(content: bytes, code: int) -> bytes:
+    """The value field of a tag of a classic little-endian TIFF."""
+    at = struct.unpack_from("<I", content, 4)[0]
+    (count,) = struct.unpack_from("<H", content, at)
+    for place in range(at + 2, at + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", content, place)[0] == code:
+            return content[place + 8 : place + 12]
+    raise KeyError(code)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [b"XML:com.adobe.xmp\0", b"XML:com.adobe.xmp\0\0\0\0", b"XML:com.adobe.xmp\0\1\0\0\0notdeflate"],
+)
+def test_a_broken_text_chunk_costs_that_chunk_alone(chunk):
+    content = scans.png_file(scans.GRAY)
+    image = decoded(content[:33] + png._chunk(b"iTXt", chunk) + content[33:])
+    assert image.source.not_carried[0].startswith("iTXt (damaged")
+    image = decoded(content[:33] + png._chunk(b"tEXt", b"Title\0Barn") + content[33:])
+    assert image.source.not_carried == ("tEXt",)
+
+
+def test_resolution_that_only_exif_knows_is_found():
+    main, sub = scans.directories(scans.exif_block())
+    for code, value in ((0x011A, 300), (0x011B, 300)):
+        main[code] = ifd.Tag(5, 1, struct.pack("<II", value, 1))
+    main[0x0128] = ifd.Tag(3, 1, struct.pack("<H", 2))
+    block = ifd.write_block({key: tag for key, tag in main.items() if key < 0x8000}, sub, ifd.Layout("<"))
+    assert decoded(scans.encoded(scans.RGB, "WEBP", lossless=True, exif=block)).metadata.dpi == (300, 300)
+
+
+def test_a_full_temporary_disk_is_an_error_and_no_crash(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="No space"):
+        scratch.empty((5000, 5000), np.uint16)
+    assert outcome_of(OSError(errno.ENOSPC, "full"))[1] == "no_space"

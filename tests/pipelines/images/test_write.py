@@ -14,10 +14,10 @@ from PIL import Image
 
 from diffcolor.luminance import Reductions, luma
 from pipelines.images.gray import decode_gray
-from pipelines.images.paint import check_luma, painted, read_luma, small_picture
+from pipelines.images.paint import check_luma, painted, read_luma, upright_picture
 from pipelines.images.raster import open_raster
 from pipelines.images.view import View
-from pipelines.images.write import SUFFIXES, Form, format_for, jpeg, write
+from pipelines.images.write import SUFFIXES, Form, fits_jpeg, format_for, jpeg, losses, write
 from pipelines.images.xmp import SOURCE_TYPE, Mark, marked
 from tests import scans
 
@@ -196,7 +196,7 @@ def test_colours_of_the_upright_view_come_to_lie_where_they_belong(orientation, 
     redness = seen[..., 0] - seen[..., 1]
     assert redness[: upright.shape[0] // 4].mean() > 10
     assert abs(redness[-upright.shape[0] // 4 :].mean()) < 3
-    shown = small_picture(view, view.chroma(rgb), 64).astype(int)
+    shown = upright_picture(view.cropped().shrunk(64), view.chroma(rgb)).astype(int)
     assert (shown.shape[0] > shown.shape[1]) == (upright.shape[0] > upright.shape[1])
     assert (shown[..., 0] - shown[..., 1])[: shown.shape[0] // 4].mean() > 10
 
@@ -229,3 +229,33 @@ def test_formats_that_cannot_hold_a_picture_give_way():
     assert format_for("jp2", "tiff", 10_000, 10_000, np.dtype("u1"))[0] == "tiff"
     assert format_for("webp", "png", 100, 100, np.dtype("u2"))[0] == "tiff"
     assert "WebP" in format_for("webp", "png", 100, 20_000, np.dtype("u1"))[1]
+
+
+def test_a_region_is_previewed_as_large_as_it_is():
+    """A picture on a page is judged by itself, not as a thumbnail of the page."""
+    view = View(decode_gray(io.BytesIO(scans.tiff(np.tile(scans.GRAY, (10, 10))))), ((80, 72, 160, 144),))
+    small = view.cropped().shrunk(150)
+    assert upright_picture(small, CHROMA).shape == (135, 150, 3)
+    assert np.array_equal(view.cropped().shrunk(1000).image.gray, np.tile(scans.GRAY, (2, 2)))
+
+
+def test_metadata_that_no_jpeg_can_hold_is_noticed():
+    image = decode_gray(io.BytesIO(scans.png_file(scans.GRAY, xmp=scans.XMP.replace(b"Scheune", b"x" * 90_000))))
+    form = Form(
+        format="jpeg",
+        height=1,
+        width=1,
+        dtype=np.dtype("u1"),
+        metadata=image.metadata,
+        icc=image.profile.output,
+        xmp=marked(image.metadata.xmp, MARK),
+    )
+    assert not fits_jpeg(form)
+    assert fits_jpeg(replace(form, xmp=marked(None, MARK)))
+
+
+def test_what_webp_cannot_hold_is_said():
+    image = decode_gray(io.BytesIO(DESCRIBED["tiff"]))
+    form = Form(format="webp", height=1, width=1, dtype=np.dtype("u1"), metadata=image.metadata, icc=b"", xmp=None)
+    assert losses(form) == "not carried into WebP: IPTC-IIM, resolution"
+    assert losses(replace(form, format="tiff")) is None
