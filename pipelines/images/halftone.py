@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 TILE = 256
 _TILES = 4  # along each side, at most
 _PERIODS = (3.0, 20.0)  # pixels from dot to dot
-_PROMINENCE = 14.0  # of a dot screen's peak over the median at the same distance from the centre
-_ACROSS = 0.3  # a screen has a second direction, at a right angle; lines of text have not
+_PROMINENCE = 28.0  # of a dot screen's peak over the median at the same distance from the centre
+_ACROSS = 0.5  # a screen has a second direction, at a right angle; lines of text have not
 
 
 def halftone_period(gray: NDArray[np.unsignedinteger]) -> float | None:
