@@ -110,7 +110,7 @@ class _Tally:
             bad.add(key)
             self.differences.append(Difference(row.id, key, what))
 
-        scan = _scan(row)
+        scan = read_scan_again(row)
         if scan and scratch.sha256_of_pixels(scan[0]) != row.gray_sha256:
             what = "the input is not the one that was colorized"
             self.differences.append(Difference(row.id, row.image or "image_bytes", what))
@@ -148,7 +148,7 @@ def _files(row: ResultRow) -> Iterator[tuple[str, str | None, bool]]:
     yield row.artifact, row.artifact_sha256, False
 
 
-def _scan(row: ResultRow) -> tuple[NDArray, Metadata] | None:
+def read_scan_again(row: ResultRow) -> tuple[NDArray, Metadata] | None:
     """The input's gray values and metadata; None where it is not there any more, or is no scan now."""
     if row.image is None:
         return None

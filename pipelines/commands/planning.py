@@ -1,5 +1,6 @@
-"""`estimate` and `doctor`: before a job."""
+"""`estimate` and `doctor` before a job, `evaluate` after it."""
 
+import re
 from dataclasses import asdict
 from typing import Annotated
 
@@ -15,9 +16,11 @@ from pipelines.terminal import (
     DeviceOption,
     Json,
     JudgeOption,
+    Output,
     Preset,
     PresetOption,
     columns,
+    open_output,
     print_json,
     reported,
     say,
@@ -104,3 +107,46 @@ def doctor(
     if as_json:
         print_json([asdict(finding) for finding in findings])
     raise typer.Exit(UNAVAILABLE if any(finding.state == BAD for finding in findings) else 0)
+
+
+@app.command()
+def evaluate(
+    output: Output,
+    truth: Annotated[
+        str,
+        typer.Option(help="Folder of true pictures named by id; or Parquet: id, image, hint_color, _mask, _box."),
+    ],
+    variant: Annotated[int, typer.Option(min=0, help="Which of a row's prompts; 0 is stage 1's own picture.")] = 1,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="CLIP models to ask: 'mini', an open_clip folder, MODEL:TAG. Repeatable.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the tables in OUT/evaluation/.")] = "evaluation",
+    device: DeviceOption = Device.auto,
+    as_json: Json = False,
+) -> None:
+    """Compare pictures with the truth: CIEDE2000, a*b* error, colourfulness, PSNR, SSIM, hints, CLIP, luminance."""
+    store = open_output(output)
+    try:
+        from pipelines.evaluate import clip_judge, markdown, rows_of, truths, write_tables
+        from pipelines.evaluate import evaluate as evaluated
+    except ImportError as error:
+        say(f"{error}: evaluation needs the extra: pip install 'diffcolor-batch[evaluate]'")
+        raise typer.Exit(USAGE) from error
+    from diffcolor.base_model import load_judge
+
+    with reported():
+        where = device.value if device is not Device.auto else "cpu"
+        names = {one: f"clip_{re.sub('[^A-Za-z0-9]+', '_', one.rstrip('/').rpartition('/')[2])}" for one in judge or []}
+        judged = {name: clip_judge(load_judge(one, where)) for one, name in names.items()}
+        found = evaluated(output, truths(truth), variant=variant, judged=judged)
+        if not found.rows:
+            say("; ".join(f"{row_id}: {reason}" for row_id, reason in list(found.missing.items())[:5]) or "no rows")
+            raise typer.Exit(USAGE)
+        keys = write_tables(store, found, name)
+    if as_json:
+        print_json({"summary": found.summary(), "missing": found.missing, "rows": found.rows})
+        return
+    for line in rows_of(found):
+        typer.echo(line)
+    typer.echo(markdown(found))
+    say(f"written to {output.rstrip('/')}/: {', '.join(keys)}")

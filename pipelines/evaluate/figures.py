@@ -1,0 +1,91 @@
+"""Figures of one colour picture against the truth: functions of arrays, nothing else.
+
+CIELAB is that of sRGB under D65 (scikit-image). Luminance is the scan's by construction: what can be wrong is colour.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageColor
+from skimage.color import deltaE_ciede2000, rgb2lab
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from diffcolor.luminance import luma
+from diffcolor.measures import colorfulness
+
+HUE_TOLERANCE = 30.0  # degrees within which a hinted hue counts as taken
+_COLOURLESS = 5.0  # CIELAB chroma under which a pixel has no hue to speak of
+
+
+def against_truth(rgb: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, float]:
+    """How far a picture is from the truth, and how far the plain gray picture is.
+
+    Args:
+        rgb, truth: (H, W, 3) sRGB.
+
+    Returns:
+        `ciede2000`, `ciede2000_p95` (of the pixels), `ab_error` (mean distance in a*b*), `ab_ratio` (gray's is 1),
+        `colorfulness`, `colorfulness_truth`, `psnr` (dB), `ssim`.
+    """
+    gray = np.repeat(luma(rgb)[..., None], 3, axis=-1)
+    lab, lab_truth, lab_gray = rgb2lab(rgb), rgb2lab(truth), rgb2lab(gray)
+    difference = deltaE_ciede2000(lab, lab_truth)
+    error = np.hypot(*np.moveaxis(lab[..., 1:] - lab_truth[..., 1:], -1, 0)).mean()
+    gray_error = np.hypot(*np.moveaxis(lab_gray[..., 1:] - lab_truth[..., 1:], -1, 0)).mean()
+    return {
+        "ciede2000": float(difference.mean()),
+        "ciede2000_p95": float(np.percentile(difference, 95)),
+        "ab_error": float(error),
+        "ab_ratio": float(error / max(gray_error, 1e-6)),
+        "colorfulness": colorfulness(rgb),
+        "colorfulness_truth": colorfulness(truth),
+        "psnr": _psnr(rgb, truth),
+        "ssim": float(structural_similarity(truth, rgb, channel_axis=-1, data_range=255)),
+    }
+
+
+def _psnr(rgb: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+    """Peak signal-to-noise ratio in dB; 100 for equal pictures, where it has no end."""
+    return float(peak_signal_noise_ratio(truth, rgb, data_range=255)) if (rgb != truth).any() else 100.0
+
+
+def hue_of(color: str) -> float:
+    """CIELAB hue of a colour name or #rrggbb, in degrees.
+
+    Raises:
+        ValueError: unknown, or a gray, which has none.
+    """
+    _, a, b = rgb2lab(np.array([[ImageColor.getrgb(color)[:3]]], np.uint8))[0, 0]
+    if np.hypot(a, b) < _COLOURLESS:
+        raise ValueError(f"{color!r} has no hue")
+    return float(np.degrees(np.arctan2(b, a)) % 360)
+
+
+def hint_agreement(rgb: NDArray[np.uint8], inside: NDArray[np.bool_], color: str) -> dict[str, float]:
+    """Did the hinted object take the hinted hue, and did the rest stay out of it?
+
+    Returns:
+        `hint_hue_error`: degrees between the hinted hue and the object's median one (180 where it has no colour).
+        `hint_taken`: 1 within `HUE_TOLERANCE`, else 0.
+        `bleed`: mean chroma outside the object along the hinted direction, in CIELAB units.
+    """
+    lab = rgb2lab(rgb)
+    wanted = np.radians(hue_of(color))
+    direction = np.array([np.cos(wanted), np.sin(wanted)])
+    a, b = np.median(lab[inside][:, 1]), np.median(lab[inside][:, 2])
+    apart = abs((np.degrees(np.arctan2(b, a) - wanted) + 180) % 360 - 180)
+    error = 180.0 if np.hypot(a, b) < _COLOURLESS else apart
+    outside = lab[~inside][:, 1:] @ direction
+    return {
+        "hint_hue_error": float(error),
+        "hint_taken": float(error <= HUE_TOLERANCE),
+        "bleed": float(np.clip(outside, 0, None).mean()) if outside.size else 0.0,
+    }
+
+
+def interval(values: NDArray[np.float64], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean, and its 95 % interval by the percentile bootstrap over pictures."""
+    values = np.asarray(values, np.float64)
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (draws, len(values)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
