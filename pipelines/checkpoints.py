@@ -9,11 +9,12 @@ from diffcolor.errors import CheckpointError
 from pipelines.errors import StoreError
 from pipelines.store import Store
 
-WORK = "_engine/work"
+WORK = "_engine/checkpoints"
 
 
 class Checkpoints:
-    """`_engine/work/<fit key>/0` and `1`, written in turn: a writer that dies, or a damaged object, leaves the other.
+    """`_engine/checkpoints/<fit key>/0` and `1`, written in turn: a writer that dies, or a damaged object, leaves the
+    other.
 
     Args:
         log: called with an event's name and facts.

@@ -279,7 +279,7 @@ class Worker:
         if resumed:
             self.log("resumed", ids=_ids(jobs), at=jobs[0].resumed_at)
         steps = fit(self.base, self.judge, [job.scan for job in jobs], self.spec.config.fit, resumed)
-        trained, started, saved = 0, time.monotonic(), time.monotonic()
+        trained, started, saved, recent = 0, time.monotonic(), time.monotonic(), []
         while True:
             try:
                 progress = next(steps)
@@ -287,7 +287,7 @@ class Worker:
                 outcomes = stop.value
                 break
             trained += progress.step > 0
-            _note_losses(jobs, progress)
+            _note_losses(jobs, progress, recent)
             self._tell(progress.stage, _ids(jobs), step=progress.step, steps=progress.steps)
             now = time.monotonic()
             if progress.step == 0 or now - saved >= self.spec.checkpoint_seconds:
@@ -448,12 +448,17 @@ class Worker:
         return self._commit(task, replace(blank, status=status, error_kind=kind, error_message=message))
 
 
-def _note_losses(jobs: list[_Job], progress: Progress) -> None:
-    """A few points of each image's loss curves, for the report. Each look waits for the GPU."""
-    every = max(1, progress.steps // LOSS_POINTS)
-    if progress.losses and (progress.step % every == 0 or progress.step == 1):
-        total = sum(progress.losses.values()).tolist()
-        for job, loss in zip(jobs, total, strict=True):
+def _note_losses(jobs: list[_Job], progress: Progress, recent: list[torch.Tensor]) -> None:
+    """A few points of each image's loss curves, for the report: means over the steps since the last point, because
+    single steps say more of their timestep than of the training. Each point waits for the GPU."""
+    if not progress.losses:  # a stage begins
+        recent.clear()
+        return
+    recent.append(sum(progress.losses.values()))
+    if progress.step % max(1, progress.steps // LOSS_POINTS) == 0:
+        means = torch.stack(recent).mean(0).tolist()
+        recent.clear()
+        for job, loss in zip(jobs, means, strict=True):
             if math.isfinite(loss):
                 job.losses.append({"stage": progress.stage, "step": progress.step, "loss": loss})
 

@@ -56,7 +56,7 @@ def check_store(ids: list[str], output: str, ok: int | None = None) -> list[dict
     named = {key for row in Ledger(store).current() for key in row.files}
     stored = [store.list(folder) for folder in ("images", "artifacts", "access", "report/previews")]
     assert set().union(*stored) == named
-    for folder in ("_engine/work", "_engine/probe", "_engine/runs"):
+    for folder in ("_engine/checkpoints", "_engine/probe", "_engine/runs"):
         assert store.list(folder) == []
     assert store.litter("") == []
     assert not [key for key in store.list("_engine/plans") if "/rows/" in key]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcolor.luminance import luma
+from diffcolor.upsample import let_go
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
 from pipelines.images.icc import BadProfileError, Profile, read_profile
@@ -156,7 +157,7 @@ def read_gray(raster: Raster, toned: str = REJECT) -> tuple[NDArray[np.unsignedi
     if raster.channels == 1:
         for y, x, block in raster.blocks():
             gray[y : y + block.shape[0], x : x + block.shape[1]] = block
-            scratch.let_go(gray)
+            let_go(gray)
         return gray, "inverted" if raster.photometric == "MinIsWhite" else "none"
     tone = _Tone(np.iinfo(raster.dtype).max)
     for y, x, block in raster.blocks():
@@ -165,7 +166,7 @@ def read_gray(raster: Raster, toned: str = REJECT) -> tuple[NDArray[np.unsignedi
             values = luma(part)
             gray[y + first : y + last, x : x + block.shape[1]] = values
             tone.add(part, values)
-        scratch.let_go(gray)
+        let_go(gray)
     return gray, tone.conversion(toned)
 
 
@@ -218,7 +219,7 @@ def _refuse_colorless(gray: NDArray[np.unsignedinteger]) -> float:
         low, high = min(low, int(part.min())), max(high, int(part.max()))
         extreme += int(np.count_nonzero(part <= near) + np.count_nonzero(part >= full - near))
         walls += int(np.count_nonzero(part == 0) + np.count_nonzero(part == full))
-        scratch.let_go(gray)
+        let_go(gray)
     if low == high:
         raise InputImageError("blank", "every pixel is the same; there is nothing to colour", skipped=True)
     if extreme >= 0.98 * gray.size:

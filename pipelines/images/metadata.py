@@ -65,18 +65,19 @@ class Metadata:
         return ifd.write_block(self.tags, self.sub, self.layout) if self.tags or self.sub else b""
 
 
-def read_tags(buffer, offset: int, layout: Layout, **parts) -> Metadata:
+def read_tags(buffer, offset: int, layout: Layout, dropped: tuple[str, ...] = (), **parts) -> Metadata:
     """Metadata of the directory at `offset` and of its sub-directories; what is damaged there is named as dropped.
 
     Args:
-        parts: fields of Metadata that are known otherwise.
+        dropped: what was found damaged before.
+        parts: dpi, icc, xmp, iptc where the file says them elsewhere, too; what is None there is looked for here.
     """
     read = CARRIED_TAGS | {SOFTWARE, XMP, IPTC, ICC, ifd.EXIF, ifd.GPS, *_RESOLUTION}
     try:
         main, damaged = ifd.read_directory(buffer, offset, layout, read.__contains__)
     except BadDirectoryError as error:
-        return Metadata(**parts, dropped=(f"tags (damaged: {error})",))
-    dropped = [f"tag {code} (damaged)" for code in damaged]
+        return Metadata(**parts, dropped=(*dropped, f"tags (damaged: {error})"))
+    dropped = [*dropped, *(f"tag {code} (damaged)" for code in damaged)]
     dropped += [f"tag {code}" for code in main if code not in CARRIED_TAGS | _STRUCTURE]
     if PHOTOSHOP in main:
         dropped.append(f"tag {PHOTOSHOP} (Photoshop)")
@@ -102,14 +103,14 @@ def read_tags(buffer, offset: int, layout: Layout, **parts) -> Metadata:
         "xmp": main[XMP].raw if XMP in main else None,
         "iptc": main[IPTC].raw if IPTC in main else None,
     }
-    known = {name: value for name, value in parts.items() if value is not None}
+    found |= {name: value for name, value in parts.items() if value is not None}
     return Metadata(
         layout=Layout(layout.order),
         tags={code: tag for code, tag in main.items() if code in CARRIED_TAGS and tag.raw},
         sub=sub,
         software=software,
-        dropped=(*parts.pop("dropped", ()), *dropped),
-        **{**found, **{name: value for name, value in known.items() if name != "dropped"}},
+        dropped=tuple(dropped),
+        **found,
     )
 
 
@@ -124,17 +125,16 @@ def _resolution(main: Directory, layout: Layout) -> tuple[float, float] | None:
         return None
 
 
-def from_exif(block: bytes, **parts) -> Metadata:
+def from_exif(block: bytes, dropped: tuple[str, ...] = (), **parts) -> Metadata:
     """Metadata of an EXIF block (with or without its `Exif\\0\\0`) and of `parts`, fields of Metadata."""
     block = block.removeprefix(b"Exif\0\0")
-    dropped = parts.pop("dropped", ())
     if not block:
         return Metadata(**parts, dropped=dropped)
     try:
         layout, offset = ifd.block_layout(block)
     except BadDirectoryError as error:
         return Metadata(**parts, dropped=(*dropped, f"EXIF (damaged: {error})"))
-    return read_tags(block, offset, layout, **parts, dropped=dropped)
+    return read_tags(block, offset, layout, dropped, **parts)
 
 
 def sane_dpi(across: float, down: float) -> tuple[float, float] | None:

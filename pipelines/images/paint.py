@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcolor.luminance import Reductions, luma, recombine
-from diffcolor.upsample import ChromaUpsampler
+from diffcolor.upsample import ChromaUpsampler, let_go
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
 from pipelines.images.raster import open_raster
@@ -26,7 +26,7 @@ def painted(view: View, chroma: NDArray[np.float32], reductions: Reductions) -> 
     """
     gray = view.image.gray
     upsampler = ChromaUpsampler(view.stored, chroma, view.cell)
-    scratch.let_go(gray)
+    let_go(gray)
     left, top, _, down = view.box
     regions = view.regions or (view.box,)
     for first, last in scratch.strips(*gray.shape):
@@ -39,7 +39,7 @@ def painted(view: View, chroma: NDArray[np.float32], reductions: Reductions) -> 
                 if a < b:
                     planes[a - first : b - first, x : x + width] = rows[a - start : b - start, x - left :][:, :width]
         yield recombine(gray[first:last], planes, reductions)
-        scratch.let_go(gray)
+        let_go(gray)
 
 
 @dataclass
@@ -93,7 +93,7 @@ def check_luma(file: BinaryIO, gray: NDArray[np.unsignedinteger]) -> LumaCheck:
         for first, last in scratch.strips(*block.shape[:2]):
             part = gray[y + first : y + last, x : x + block.shape[1]]
             check.add(luma(block[first:last]), part, y + first, x)
-        scratch.let_go(gray)
+        let_go(gray)
     if check.pixels != gray.size:
         raise InputImageError("truncated", f"{check.pixels} pixels of {gray.size} are in the file")
     return check

@@ -11,8 +11,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from diffcolor.upsample import let_go
 
-__all__ = ["chunks", "empty", "let_go", "sha256_of_file", "sha256_of_pixels", "strips"]
-
 IN_MEMORY = 32 << 20  # bytes
 _CHUNK = 8 << 20
 

@@ -36,14 +36,14 @@ def save(checkpoints, *states) -> None:
 def test_the_furthest_is_found_and_two_are_kept(checkpoints):
     assert checkpoints.load(KEY) is None
     save(checkpoints, state("color_prior", 9), state("embedding", 1), state("embedding", 2))
-    assert len(checkpoints.store.list("_engine/work")) == 2
+    assert len(checkpoints.store.list("_engine/checkpoints")) == 2
     found = checkpoints.load(KEY)
     assert (found.stage, found.step, found.tensors["x"].item()) == ("embedding", 2, 2.0)
 
 
 def test_a_damaged_one_is_logged_and_the_one_before_is_used(checkpoints, events):
     save(checkpoints, state("embedding", 1), state("embedding", 2))
-    newest = checkpoints.store.list("_engine/work")[1]
+    newest = checkpoints.store.list("_engine/checkpoints")[1]
     checkpoints.store.write(newest, checkpoints.store.read(newest)[:-5])
     assert checkpoints.load(KEY).step == 1
     assert events[-1][0] == "checkpoint_refused"
@@ -58,7 +58,7 @@ def test_saving_never_overwrites_the_one_that_was_loaded(checkpoints, tmp_path):
     save(again, state("embedding", 3))
     assert sorted(again.load(KEY).step for _ in range(1)) == [3]
     kept = {Checkpoints(again.store, print).load(KEY).step}
-    again.store.delete("_engine/work/ab/" + KEY + "/0.checkpoint")
+    again.store.delete("_engine/checkpoints/ab/" + KEY + "/0.checkpoint")
     assert kept | {Checkpoints(again.store, print).load(KEY).step} == {2, 3}
 
 
@@ -81,4 +81,4 @@ def test_a_busy_upload_skips_and_a_failed_one_is_logged(checkpoints, events, mon
 def test_what_is_not_needed_any_more_goes(checkpoints):
     save(checkpoints, state("embedding", 1), state("embedding", 2))
     checkpoints.drop([KEY])
-    assert checkpoints.store.list("_engine/work") == []
+    assert checkpoints.store.list("_engine/checkpoints") == []

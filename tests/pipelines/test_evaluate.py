@@ -18,6 +18,7 @@ from manifests.read import read_rows
 from pipelines.evaluate import Truth, evaluate, truths
 from pipelines.evaluate.figures import against_truth, hint_agreement, hue_of, interval
 from pipelines.jobspec import Place, Task
+from pipelines.ledger import Ledger
 from pipelines.store import Store
 from pipelines.worker import Worker
 from tests.conftest import write_manifest
@@ -140,7 +141,10 @@ def test_hints_by_mask_and_box(finished, tmp_path):
     table = [{**row, "image": str(finished / "truth" / f"{row['id']}.png")} for row in table]
     pq.write_table(pa.Table.from_pylist(table), tmp_path / "truth.parquet")
     found = evaluate(str(finished / "out"), truths(str(tmp_path / "truth.parquet")))
-    assert {row["id"]: row["hint_taken"] in (0, 1) for row in found.rows} == {"p": True, "q": True}
+    store, inside = Store(str(finished / "out")), mask > 0
+    for row, one, color in zip(found.rows, Ledger(store).current(), ("red", "blue"), strict=False):
+        expected = hint_agreement(np.asarray(Image.open(io.BytesIO(store.read(one.outputs[0].image)))), inside, color)
+        assert {name: row[name] for name in expected} == pytest.approx(expected)
     nowhere = evaluate(str(finished / "out"), {"p": Truth(table[0]["image"], "red")})
     assert nowhere.missing["p"].startswith("a hint needs")
 

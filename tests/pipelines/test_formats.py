@@ -1,7 +1,7 @@
 """Scans of every format through `submit` on the embedded model: what an archive gets back."""
 
 import io
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from diffcolor.luminance import luma
+from pipelines.images.gray import Source
 from pipelines.images.raster import open_raster
 from pipelines.jobspec import OutputOptions
 from pipelines.recolor import Recolorer
+from pipelines.results import SCHEMA, Output
 from pipelines.run import run_job
 from pipelines.store import Store
 from pipelines.verify import verify, verify_pair
@@ -136,6 +138,13 @@ def test_access_copies_say_how_far_they_are_off(archive):
             assert max(copy.size) == 64
         assert 0 < output["access_luma_mean"] < 2
         assert output["access_luma_max"] >= 1
+
+
+def test_the_results_have_a_column_for_every_fact():
+    """Arrow would drop a field that its schema does not know, without a word."""
+    assert SCHEMA.field("source").type.names == [item.name for item in fields(Source)]
+    outputs = SCHEMA.field("outputs").type.value_type.names
+    assert set(outputs) == {item.name for item in fields(Output)}
 
 
 def test_the_record_beside_a_picture_has_what_an_archive_asks(archive):

@@ -122,7 +122,7 @@ def submitted(table: str, place, spec, *more: str) -> subprocess.Popen:
 
 def checkpoint_of(place) -> str | None:
     """The furthest stage of a saved training state."""
-    paths = Path(place).glob("_engine/work/*/*/*.checkpoint")
+    paths = Path(place).glob("_engine/checkpoints/*/*/*.checkpoint")
     stages = [from_bytes(path.read_bytes(), path.parent.name).stage for path in paths]
     return max(stages, key=STAGES.index, default=None)
 

@@ -238,6 +238,9 @@ def test_a_picture_is_looked_at_closely(job, opened):
     ):
         assert expected in text
     assert page.locator("dialog img").evaluate_all("all => all.every(one => one.naturalWidth > 0 || !one.complete)")
+    seed = next(Ledger(Store(job.output)).current()).seed
+    assert seed > 2**53
+    assert str(seed) in text, "every digit of it"
     page.keyboard.press("j")
     page.wait_for_function("document.getElementById('detail-title').textContent === 'b'")
     page.keyboard.press("Escape")

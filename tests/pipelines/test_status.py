@@ -115,7 +115,7 @@ def test_gc_removes_what_nothing_names_and_only_that(half_done, worker):
     worker.ledger.commit(Place(plan=plan, shard=0, generation=0, row=0), late, "late commit of a closed shard")
     half_done.write("images/r24/a.png", b"named")
     half_done.write("images/r24/b.png", b"of a lost race")
-    half_done.write("_engine/work/ab/abc/0.checkpoint", b"stray")
+    half_done.write("_engine/checkpoints/ab/abc/0.checkpoint", b"stray")
     Path(half_done.root, "images", ".x.tmp").write_bytes(b"of a killed writer")
     before = status(half_done)
     assert collect(half_done) == 1, "younger than a day: the late record alone may go"

@@ -192,11 +192,11 @@ def test_a_stop_checkpoints_what_cannot_end_and_the_next_worker_goes_on(spec, tm
     worker = Worker(spec)
     worker.request_stop(0.0)
     assert worker.process(four(tmp_path)) == []
-    assert len(worker.store.list("_engine/work")) == 2, "one lockstep of two was begun"
+    assert len(worker.store.list("_engine/checkpoints")) == 2, "one lockstep of two was begun"
     done = {one.id: one for one in Worker(spec).process(four(tmp_path))}
     assert sorted(one.resumed_at or "" for one in done.values()) == ["", "", "color_prior/1", "color_prior/1"]
     assert {one.status for one in done.values()} == {"ok"}
-    assert worker.store.list("_engine/work") == []
+    assert worker.store.list("_engine/checkpoints") == []
     assert done.keys() == whole.keys()
 
 

@@ -210,6 +210,16 @@ def test_a_broken_text_chunk_costs_that_chunk_alone(chunk):
     assert image.source.not_carried == ("tEXt",)
 
 
+@pytest.mark.parametrize("exif", [b"II*\0\xff\xff\xff\x7f", b"II*\0\x08\0\0\0\xff\xff", b"II", b"none of it"])
+def test_a_broken_exif_block_costs_that_block_alone(exif):
+    content = scans.png_file(scans.GRAY, exif=exif, xmp=scans.XMP, dpi=scans.DPI)
+    image = decoded(content[:33] + png._chunk(b"tEXt", b"Title\0Barn") + content[33:])
+    assert image.source.not_carried[0] == "tEXt"
+    assert "damaged" in image.source.not_carried[1]
+    assert image.metadata.xmp == scans.XMP
+    assert image.metadata.dpi == pytest.approx(scans.DPI, rel=1e-3)
+
+
 def test_resolution_that_only_exif_knows_is_found():
     main, sub = scans.directories(scans.exif_block())
     for code, value in ((0x011A, 300), (0x011B, 300)):

@@ -42,9 +42,8 @@ def read_by_others(content: bytes, format_: str, dtype) -> np.ndarray:
     return tifffile.imread(io.BytesIO(content)) if format_ == "tiff" else imagecodecs.png_decode(content)
 
 
-def composed(image, format_: str, path, regions=(), mark=MARK) -> bytes:
-    view = View(image, regions)
-    form = Form(
+def form_of(image, format_: str, mark=MARK) -> Form:
+    return Form(
         format=format_,
         height=image.gray.shape[0],
         width=image.gray.shape[1],
@@ -53,6 +52,11 @@ def composed(image, format_: str, path, regions=(), mark=MARK) -> bytes:
         icc=image.profile.output,
         xmp=marked(image.metadata.xmp, mark),
     )
+
+
+def composed(image, format_: str, path, regions=(), mark=MARK) -> bytes:
+    view = View(image, regions)
+    form = form_of(image, format_, mark)
     with open(path, "w+b") as file:
         write(file, painted(view, CHROMA, Reductions()), form)
         assert check_luma(file, image.gray).mismatches == 0
@@ -208,15 +212,7 @@ def test_access_copies_are_marked_jpegs():
     assert max(small.image.gray.shape) == 60
     pixels = np.concatenate(list(painted(small, CHROMA, Reductions())))
     assert np.array_equal(luma(pixels), small.image.gray)
-    form = Form(
-        format="jpeg",
-        height=1,
-        width=1,
-        dtype=np.dtype("u1"),
-        metadata=image.metadata,
-        icc=image.profile.output,
-        xmp=marked(image.metadata.xmp, MARK),
-    )
+    form = form_of(image, "jpeg")
     content = jpeg(pixels, form, 95)
     with Image.open(io.BytesIO(content)) as picture:
         assert SOURCE_TYPE.encode() in picture.info["xmp"]
@@ -241,21 +237,13 @@ def test_a_region_is_previewed_as_large_as_it_is():
 
 def test_metadata_that_no_jpeg_can_hold_is_noticed():
     image = decode_gray(io.BytesIO(scans.png_file(scans.GRAY, xmp=scans.XMP.replace(b"Scheune", b"x" * 90_000))))
-    form = Form(
-        format="jpeg",
-        height=1,
-        width=1,
-        dtype=np.dtype("u1"),
-        metadata=image.metadata,
-        icc=image.profile.output,
-        xmp=marked(image.metadata.xmp, MARK),
-    )
+    form = form_of(image, "jpeg")
     assert not fits_jpeg(form)
     assert fits_jpeg(replace(form, xmp=marked(None, MARK)))
 
 
 def test_what_webp_cannot_hold_is_said():
     image = decode_gray(io.BytesIO(DESCRIBED["tiff"]))
-    form = Form(format="webp", height=1, width=1, dtype=np.dtype("u1"), metadata=image.metadata, icc=b"", xmp=None)
+    form = form_of(image, "webp")
     assert losses(form) == "not carried into WebP: IPTC-IIM, resolution"
     assert losses(replace(form, format="tiff")) is None
