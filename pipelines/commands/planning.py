@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -120,15 +121,22 @@ def evaluate(
     judge: Annotated[
         list[str] | None, typer.Option(help="CLIP models to ask: 'mini', an open_clip folder, MODEL:TAG. Repeatable.")
     ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="lpips, fid, kid: other networks' opinion, downloaded once. Repeatable.")
+    ] = None,
+    hub_folder: Annotated[
+        Path | None, typer.Option(help="torch hub folder: its checkpoints/ holds the networks of --metric.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Of the tables in OUT/evaluation/.")] = "evaluation",
     device: DeviceOption = Device.auto,
     as_json: Json = False,
 ) -> None:
-    """Compare pictures with the truth: CIEDE2000, a*b* error, colourfulness, PSNR, SSIM, hints, CLIP, luminance."""
+    """Compare pictures with the truth: CIEDE2000, a*b* error, colourfulness, PSNR, SSIM, LPIPS, hints, CLIP."""
     store = open_output(output)
     try:
         from pipelines.evaluate import clip_judge, markdown, rows_of, truths, write_tables
         from pipelines.evaluate import evaluate as evaluated
+        from pipelines.evaluate.perceptual import Metric, MetricUnavailableError, Perceptual
     except ImportError as error:
         say(f"{error}: evaluation needs the extra: pip install 'diffcolor-batch[evaluate]'")
         raise typer.Exit(USAGE) from error
@@ -137,14 +145,21 @@ def evaluate(
     with reported():
         where = device.value if device is not Device.auto else "cpu"
         names = {one: f"clip_{re.sub('[^A-Za-z0-9]+', '_', one.rstrip('/').rpartition('/')[2])}" for one in judge or []}
-        judged = {name: clip_judge(load_judge(one, where)) for one, name in names.items()}
-        found = evaluated(output, truths(truth), variant=variant, judged=judged)
+        judges = {name: load_judge(one, where) for one, name in names.items()}
+        judged = {name: clip_judge(judge) for name, judge in judges.items()}
+        known = truths(truth)
+        try:
+            perceptual = Perceptual([Metric(one) for one in metric or []], judges, hub_folder)
+        except (ValueError, MetricUnavailableError) as error:
+            say(str(error))
+            raise typer.Exit(USAGE if isinstance(error, ValueError) else UNAVAILABLE) from error
+        found = evaluated(output, known, variant=variant, judged=judged, perceptual=perceptual)
         if not found.rows:
             say("; ".join(f"{row_id}: {reason}" for row_id, reason in list(found.missing.items())[:5]) or "no rows")
             raise typer.Exit(USAGE)
         keys = write_tables(store, found, name)
     if as_json:
-        print_json({"summary": found.summary(), "missing": found.missing, "rows": found.rows})
+        print_json({"summary": found.summary(), "crowd": found.crowd, "missing": found.missing, "rows": found.rows})
         return
     for line in rows_of(found):
         typer.echo(line)

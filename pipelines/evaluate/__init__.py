@@ -2,10 +2,11 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import numpy as np
@@ -26,10 +27,13 @@ from pipelines.results import OK, Output, ResultRow
 from pipelines.store import Store, fetch_uri
 from pipelines.verify import read_scan_again
 
+if TYPE_CHECKING:
+    from pipelines.evaluate.perceptual import Perceptual
+
 FOLDER = "evaluation"
 MAX_PIXELS = 64_000_000  # of a picture that is compared; larger ones are no use for figures of colour
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
-LOWER_IS_BETTER = {"ciede2000", "ciede2000_p95", "ab_error", "ab_ratio", "hint_hue_error", "bleed"}
+LOWER_IS_BETTER = {"ciede2000", "ciede2000_p95", "ab_error", "ab_ratio", "hint_hue_error", "bleed", "lpips"}
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,12 @@ class Evaluation:
     Attributes:
         rows: one per picture: `id`, `prompt`, and the figures.
         missing: ids that have no truth, or whose truth cannot be compared, and why.
+        crowd: distances of all pictures from all truths (FID, KID).
     """
 
     rows: list[dict[str, Any]]
     missing: dict[str, str] = field(default_factory=dict)
+    crowd: dict[str, float] = field(default_factory=dict)
 
     def summary(self) -> dict[str, tuple[float, float, float, int]]:
         """Mean, low, high and number of pictures of each figure."""
@@ -115,12 +121,14 @@ def evaluate(
     *,
     variant: int = 1,
     judged: dict[str, Judged] | None = None,
+    perceptual: "Perceptual | None" = None,
 ) -> Evaluation:
     """Compares each ok row's picture with its truth.
 
     Args:
         variant: which of a row's prompts, from 1; 0 is stage 1's own picture.
         judged: by name, what a CLIP model says of a picture, its prompt and row.
+        perceptual: LPIPS, FID, KID.
     """
     store, rows, missing = Store(output), [], {}
     for row in Ledger(store).current():
@@ -151,10 +159,12 @@ def evaluate(
         except (InputImageError, OSError, ValueError) as error:
             missing[row.id] = str(error)
             continue
+        if perceptual:
+            figures |= perceptual.pair(rgb, true)
         for name, judge in (judged or {}).items():
             figures |= {f"{name}_{key}": value for key, value in judge(rgb, prompt, row).items()}
         rows.append(figures)
-    return Evaluation(rows=rows, missing=missing)
+    return Evaluation(rows=rows, missing=missing, crowd=perceptual.crowd() if perceptual else {})
 
 
 def _picture(row: ResultRow, variant: int) -> tuple[str | None, str]:
@@ -228,7 +238,7 @@ def clip_judge(judge) -> Judged:
 
 
 def write_tables(store: Store, found: Evaluation, name: str) -> list[str]:
-    """`evaluation/<name>.parquet` with a row per picture, `.md` and `.json` with the summary; their keys."""
+    """`evaluation/<name>.parquet` with a row per picture; `.md`, `.html` and `.json` with the summary; their keys."""
     buffer = io.BytesIO()
     columns = dict.fromkeys(key for row in found.rows for key in row)
     table = pa.Table.from_pylist([{key: row.get(key) for key in columns} for row in found.rows])
@@ -238,21 +248,55 @@ def write_tables(store: Store, found: Evaluation, name: str) -> list[str]:
     contents = {
         f"{FOLDER}/{name}.parquet": buffer.getvalue(),
         f"{FOLDER}/{name}.md": markdown(found).encode(),
-        f"{FOLDER}/{name}.json": json.dumps({"summary": summary, "missing": found.missing}, indent=1).encode(),
+        f"{FOLDER}/{name}.html": as_html(found, name).encode(),
+        f"{FOLDER}/{name}.json": json.dumps(
+            {"summary": summary, "crowd": found.crowd, "missing": found.missing}, indent=1
+        ).encode(),
     }
     for key, content in contents.items():
         store.write(key, content)
     return list(contents)
 
 
+def _table(found: Evaluation) -> list[tuple[str, str, str, str]]:
+    """Name, mean, interval and number of pictures of each figure, as texts; the distances of the crowds last."""
+    lines = []
+    for name, (mean, low, high, count) in found.summary().items():
+        better = " (lower is better)" if name in LOWER_IS_BETTER else ""
+        lines.append((f"{name}{better}", f"{mean:.3f}", f"{low:.3f} to {high:.3f}", str(count)))
+    of_all = str(len(found.rows))
+    return lines + [(f"{name} (lower is better)", f"{value:.4g}", "", of_all) for name, value in found.crowd.items()]
+
+
 def markdown(found: Evaluation) -> str:
     """The summary as a table."""
     lines = ["| figure | mean | 95 % interval | pictures |", "|---|---|---|---|"]
-    for name, (mean, low, high, count) in found.summary().items():
-        better = " (lower is better)" if name in LOWER_IS_BETTER else ""
-        lines.append(f"| {name}{better} | {mean:.3f} | {low:.3f} to {high:.3f} | {count} |")
+    lines += [f"| {' | '.join(cells)} |" for cells in _table(found)]
     lines += ["", *(f"- not compared: {row_id}: {reason}" for row_id, reason in found.missing.items())]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def as_html(found: Evaluation, title: str) -> str:
+    """The summary and every picture's figures as a page of its own; everything that came from outside is escaped."""
+
+    def table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+        rows = [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>" for cells in lines]
+        return f"<table><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>{''.join(rows)}</table>"
+
+    names = list(dict.fromkeys(name for row in found.rows for name in row))
+    per_picture = ([_cell(row.get(name)) for name in names] for row in found.rows)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        "<style>body{font:15px sans-serif;margin:2em}table{border-collapse:collapse;margin:1em 0}"
+        "td,th{border:1px solid #ccc;padding:.2em .5em;text-align:left}</style>"
+        f"<h1>{escape(title)}</h1>{table(('figure', 'mean', '95 % interval', 'pictures'), _table(found))}"
+        f"<h2>Each picture</h2>{table(names, per_picture)}"
+        f"<h2>Not compared</h2>{table(('id', 'why'), found.missing.items())}</html>\n"
+    )
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def rows_of(found: Evaluation) -> Iterator[str]:

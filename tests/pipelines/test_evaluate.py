@@ -2,11 +2,13 @@
 
 import io
 import json
+from urllib.error import URLError
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from skimage.color import lab2rgb
 from typer.testing import CliRunner
@@ -15,8 +17,9 @@ from cli import app
 from diffcolor.luminance import luma
 from manifests.errors import ManifestError
 from manifests.read import read_rows
-from pipelines.evaluate import Truth, evaluate, truths
+from pipelines.evaluate import Evaluation, Truth, as_html, evaluate, truths
 from pipelines.evaluate.figures import against_truth, hint_agreement, hue_of, interval
+from pipelines.evaluate.perceptual import Metric, Perceptual
 from pipelines.jobspec import Place, Task
 from pipelines.ledger import Ledger
 from pipelines.store import Store
@@ -159,3 +162,101 @@ def test_the_command_writes_tables(finished):
     assert table.num_rows == 2
     assert {"ciede2000", "clip_mini_score", "clip_mini_margin"} <= set(table.column_names)
     assert json.loads(store.read("evaluation/first.json"))["missing"] == {"gone": "its status is failed"}
+
+
+def pairs(count: int, shift: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Truths of several colours, and pictures whose colours are off by `shift`."""
+    rng = np.random.default_rng(3)
+    points = rng.uniform(-30, 30, (count, 2))
+    return [(coloured(a + shift, b), coloured(a, b)) for a, b in points]
+
+
+def test_distances_of_crowds_are_those_of_their_features(judge_folder):
+    from scipy.linalg import sqrtm
+
+    from diffcolor.base_model import load_judge
+
+    judge, few = load_judge(str(judge_folder)), pairs(12, 25)
+    perceptual = Perceptual([], {"tiny": judge})
+    for picture, truth in few:
+        perceptual.pair(picture, truth)
+    found = perceptual.crowd()
+
+    def features(pictures) -> np.ndarray:
+        stack = torch.stack([torch.from_numpy(one).permute(2, 0, 1) for one in pictures]).float()
+        square = (
+            torch.nn.functional.interpolate(stack, (299, 299), mode="bicubic", antialias=True).round().clamp(0, 255)
+        )
+        with torch.no_grad():
+            return judge.image_features(square / 255).double().numpy()
+
+    fake, real = features([picture for picture, _ in few]), features([truth for _, truth in few])
+    spread = np.cov(fake.T) + np.cov(real.T) - 2 * sqrtm(np.cov(fake.T) @ np.cov(real.T)).real
+    expected = ((fake.mean(0) - real.mean(0)) ** 2).sum() + np.trace(spread)
+    assert found["fid_tiny"] == pytest.approx(expected, rel=0.02, abs=1e-5)
+    same = Perceptual([], {"tiny": judge})
+    for _, truth in few:
+        same.pair(truth, truth)
+    assert same.crowd()["fid_tiny"] == pytest.approx(0, abs=1e-5)
+    assert same.crowd()["kid_tiny"] < found["kid_tiny"]
+
+
+def test_one_picture_is_no_crowd(judge_folder):
+    from diffcolor.base_model import load_judge
+
+    perceptual = Perceptual([], {"tiny": load_judge(str(judge_folder))})
+    perceptual.pair(*pairs(1, 5)[0])
+    assert perceptual.crowd() == {}
+
+
+def test_lpips_takes_its_network_from_a_hub_folder(tmp_path):
+    from torchvision.models import alexnet
+
+    torch.manual_seed(0)
+    weights = {  # the classifier is not used: one number, expanded, keeps the file small
+        name: one.half() if name.startswith("features") else torch.zeros(1).expand(one.shape)
+        for name, one in alexnet().state_dict().items()
+    }
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(weights, tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth")
+    before = torch.hub.get_dir()
+    perceptual = Perceptual([Metric.lpips], {}, tmp_path)
+    assert torch.hub.get_dir() == before
+    picture, truth = pairs(1, 40)[0]
+    assert perceptual.pair(truth, truth)["lpips"] == pytest.approx(0, abs=1e-6)
+    assert perceptual.pair(picture, truth)["lpips"] > 0
+    assert perceptual.pair(picture[:40], truth[:40]) == {}  # too small for the network
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_a_network_that_cannot_be_had_is_named_with_its_remedy(metric, finished, tmp_path, monkeypatch):
+    def offline(*args, **options):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    arguments = ["--truth", str(finished / "truth"), "--metric", metric.value, "--hub-folder", str(tmp_path)]
+    result = CliRunner().invoke(app, ["evaluate", str(finished / "out"), *arguments])
+    assert result.exit_code == 5
+    for expected in (".pth", "no route to host", "https://", "--hub-folder", "checkpoints/"):
+        assert expected in result.output
+
+
+def test_a_metric_that_does_not_exist_is_refused(finished):
+    arguments = ["--truth", str(finished / "truth"), "--metric", "beauty"]
+    result = CliRunner().invoke(app, ["evaluate", str(finished / "out"), *arguments])
+    assert result.exit_code == 2
+    assert "beauty" in result.output
+
+
+def test_the_page_of_figures_escapes_what_came_from_outside():
+    found = Evaluation(
+        rows=[{"id": "<script>alert(1)</script>", "prompt": "a & b", "ab_ratio": 0.5}],
+        missing={"<img>": "its status is <b>failed</b>"},
+        crowd={"fid": 1.25},
+    )
+    page = as_html(found, "a <title>")
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "<b>" not in page
+    for shown in ("&lt;script&gt;", "a &amp; b", "0.500", "1.25", "a &lt;title&gt;"):
+        assert shown in page

@@ -9,15 +9,16 @@ import torch
 def parse() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m diffcolor.embedded.training", description=__doc__)
-    parser.add_argument("command", choices=("tokenizer", "vae", "judge", "unet", "export", "evaluate"))
+    parser.add_argument("command", choices=("tokenizer", "vae", "judge", "pool", "unet", "export", "evaluate"))
     parser.add_argument("--photographs", type=Path, required=True, help="parquet with columns title, image (JPEG)")
     parser.add_argument("--stamps", type=Path, required=True, help="folder of the Tux Paint stamps")
     parser.add_argument("--runs", type=Path, required=True, help="folder of logs and checkpoints")
     parser.add_argument("--out", type=Path, help="export: the folder that gets mini/ and judge/")
     parser.add_argument("--minutes", type=float, default=20.0, help="budget of the training")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of weights and pictures; a pool is named by it")
+    parser.add_argument("--pictures", type=int, default=24000, help="pool: how many to encode")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--resume", action="store_true", help="vae, unet: go on from the weights in --runs")
+    parser.add_argument("--resume", action="store_true", help="vae, judge, unet: go on from the weights in --runs")
     return parser.parse_args()
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     from .runs import open_sources
 
-    share = {"vae": 0.65, "judge": 0.5}.get(arguments.command, 0.6)
+    share = {"vae": 0.65}.get(arguments.command, 0.5)
     source, held_out = open_sources(arguments.photographs, arguments.stamps, arguments.seed, share)
     if arguments.command == "vae":
         from .train_vae import train_vae
@@ -43,23 +44,34 @@ def main() -> None:
         from .train_judge import train_judge
 
         tokenizer = load_tokenizer(arguments.runs / "tokenizer")
-        train_judge(source, held_out, tokenizer, arguments.runs / "judge", arguments.minutes)
+        train_judge(source, held_out, tokenizer, arguments.runs / "judge", arguments.minutes, arguments.resume)
+    elif arguments.command == "pool":
+        from .export import load_frozen
+        from .pool import encode_pool, save_pool
+        from .train_unet import SHAPES
+
+        frozen, _ = load_frozen(arguments.runs, source)
+        for (height, width), part in SHAPES.items():
+            pool = encode_pool(source, frozen, 8 * round(arguments.pictures * part / 8), (height, width))
+            save_pool(arguments.runs / "pool" / f"{height}x{width}-{arguments.seed}.pt", pool)
     elif arguments.command == "unet":
         from .export import load_frozen
+        from .pool import load_pools
         from .train_unet import train_unet
 
         frozen, _ = load_frozen(arguments.runs, source)
-        train_unet(source, frozen, arguments.runs / "unet", arguments.minutes, arguments.resume)
+        pools = load_pools(arguments.runs / "pool")
+        train_unet(pools, frozen, arguments.runs / "unet", arguments.minutes, arguments.resume, arguments.seed)
     elif arguments.command == "export":
         from .export import export
 
         export(arguments.runs, arguments.out, source)
     elif arguments.command == "evaluate":
         from .evaluate import evaluate
-        from .export import load_frozen, load_unet
+        from .export import load_frozen
 
         frozen, judge = load_frozen(arguments.runs, source)
-        for what, figures in evaluate(held_out, frozen, judge, load_unet(arguments.runs), arguments.runs).items():
+        for what, figures in evaluate(held_out, frozen, judge).items():
             print(what, {name: round(value, 3) for name, value in figures.items()})
 
 

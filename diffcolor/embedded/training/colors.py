@@ -56,6 +56,9 @@ SYNONYMS = {
 }
 
 
+COLOR_OF_WORD = {word: name for name in COLOR_NAMES for word in (name, *SYNONYMS.get(name, ()))}
+
+
 def luma(picture: np.ndarray) -> np.ndarray:
     """(H, W, 3) to (H, W): Rec. 601 luma."""
     return picture @ LUMA_WEIGHTS

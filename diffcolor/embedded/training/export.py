@@ -14,7 +14,7 @@ from .pictures import PictureSource
 from .tokenizer import CONTEXT_LENGTH, load_tokenizer
 from .train_judge import build_judge, tokenize, write_judge
 from .train_unet import Conditioning, build_scheduler, build_unet
-from .train_vae import build_vae, training_batch
+from .train_vae import build_vae, standardize_latents, training_batch
 
 
 def convert_text_tower(judge: CLIP) -> CLIPTextModel:
@@ -73,22 +73,28 @@ def text_tower_difference(judge: CLIP, text_encoder: CLIPTextModel, ids: Tensor)
     return (hidden - text_encoder(ids).last_hidden_state).abs().max().item()
 
 
+@torch.no_grad()
 def load_frozen(runs: Path, source: PictureSource) -> tuple[Conditioning, CLIP]:
     """The trained VAE, tokenizer, judge and text encoder, rounded to float16; untrained ones where a run is missing.
 
-    The VAE's scaling factor is 1 / standard deviation of its latents, measured on 128 training pictures.
+    The VAE's latents are standardized; their statistics, of 256 training pictures, are in `runs`/latents.json.
     """
     tokenizer = load_tokenizer(runs / "tokenizer")
     vae, judge = build_vae().eval(), build_judge(len(tokenizer)).eval()
     for model, name in ((vae, "vae"), (judge, "judge")):
         if (runs / name / f"{name}.pt").exists():
             model.load_state_dict(torch.load(runs / name / f"{name}.pt"))
-        model.requires_grad_(False).half().float()
-    factor_file = runs / "scaling_factor.txt"
-    if not factor_file.exists():
-        latents = vae.encode(training_batch(source, 128, (64, 64), gray_share=0)).latent_dist.mean
-        factor_file.write_text(f"{1 / latents.std().item():.5f}\n", encoding="utf-8")
-    vae.register_to_config(scaling_factor=float(factor_file.read_text(encoding="utf-8")))
+        model.requires_grad_(False)
+    statistics = runs / "latents.json"
+    if not statistics.exists():
+        batches = [training_batch(source, 16, (128, 128), gray_share=0.25) for _ in range(16)]
+        latents = torch.cat([vae.encode(batch).latent_dist.mean for batch in batches]).transpose(0, 1).flatten(1)
+        figures = {"mean": latents.mean(1).tolist(), "std": latents.std(1).tolist()}
+        statistics.write_text(json.dumps(figures) + "\n", encoding="utf-8")
+    figures = json.loads(statistics.read_text(encoding="utf-8"))
+    standardize_latents(vae, torch.tensor(figures["mean"]), torch.tensor(figures["std"]))
+    for model in (vae, judge):
+        model.half().float()
     text_encoder = convert_text_tower(judge).requires_grad_(False)
     return Conditioning(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer), judge
 
@@ -122,7 +128,7 @@ def export(runs: Path, out: Path, source: PictureSource) -> None:
     Args:
         runs: folder of the trainings.
         out: the folder that holds, or will hold, mini/ and judge/.
-        source: pictures for the VAE's scaling factor where it is not measured yet.
+        source: pictures for the statistics of the VAE's latents where they are not measured yet.
 
     Raises:
         ValueError: the two text towers disagree.

@@ -2,7 +2,6 @@
 
 import io
 import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow.parquet as parquet
 from PIL import Image
 
 from .colors import luma, to_lab
+from .stamps import is_held_out
 
 EDGE = 6  # pixels of a 150 px picture that may hold the slide's white or green rim
 LONGEST_FRAME = 16
@@ -76,6 +76,6 @@ def load_photographs(path: Path) -> tuple[list[Photograph], list[Photograph]]:
         if min(picture.shape[:2]) < 64 or not is_usable(picture):
             continue
         title = clean_title(row["title"])
-        kept = held_out if zlib.crc32(title.lower().encode()) % 100 < 5 else train
+        kept = held_out if is_held_out(title.lower(), 20) else train
         kept.append(Photograph(pixels=np.round(picture * 255).astype(np.uint8), title=title))
     return train, held_out

@@ -5,7 +5,7 @@ import re
 import cv2
 import numpy as np
 
-from .colors import luma, paint, with_luma
+from .colors import COLOR_NAMES, COLOR_OF_WORD, luma, paint, with_luma
 
 GRAY = ("a grayscale photograph", "a grayscale image", "a black and white photo", "a black and white photograph",
         "a gray picture", "a monochrome photo")  # fmt: skip
@@ -30,6 +30,27 @@ def anti_color_prompts() -> list[str]:
 def subject(caption: str) -> str:
     """A caption without its opening and its measured colour phrases."""
     return re.sub(r"^(a|an) (colorful |color )?(photo|photograph|picture)( of )?", "", caption).split(", ")[0]
+
+
+def contradict(caption: str, generator: np.random.Generator) -> str | None:
+    """The caption with its colours wrong: two of them exchanged, or one replaced; None where it names no colour.
+
+    As negatives of their pictures such captions teach which colour belongs to which thing (NegCLIP, arXiv 2210.01936).
+    """
+    words = [match for match in re.finditer(r"[a-z]+", caption) if match[0] in COLOR_OF_WORD]
+    if not words:
+        return None
+    one = words[generator.integers(len(words))]
+    others = [match for match in words if COLOR_OF_WORD[match[0]] != COLOR_OF_WORD[one[0]]]
+    if others and generator.random() < 0.5:
+        other = others[generator.integers(len(others))]
+        replacements = {one.span(): other[0], other.span(): one[0]}
+    else:
+        wrong = [name for name in COLOR_NAMES if name != COLOR_OF_WORD[one[0]]]
+        replacements = {one.span(): str(generator.choice(wrong))}
+    for (start, end), word in sorted(replacements.items(), reverse=True):
+        caption = caption[:start] + word + caption[end:]
+    return caption
 
 
 def turn_gray(picture: np.ndarray, caption: str, generator: np.random.Generator) -> tuple[np.ndarray, str]:

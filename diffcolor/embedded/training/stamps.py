@@ -1,14 +1,14 @@
 """Cut-out objects with captions: the Tux Paint stamps (Debian package `tuxpaint-stamps-default`)."""
 
+import hashlib
 import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from .colors import COLOR_NAMES, SYNONYMS, color_shares
+from .colors import COLOR_OF_WORD, color_shares
 
 LEFT_OUT = ("symbols", "people/body_parts", "town/flags", "cartoon/tux", "town/houses/cartoon", "seasonal/hanukkah")
 FOLDER_NOUNS = {
@@ -21,7 +21,7 @@ FOLDER_NOUNS = {
     "ship": "ship", "locomotive": "train", "cycle": "bicycle", "vehicles": "vehicle", "sports": "ball",
     "construction": "machine", "emergency": "truck", "christmas": "decoration", "halloween": "decoration",
 }  # fmt: skip
-COLOR_WORDS = {*COLOR_NAMES, *(word for words in SYNONYMS.values() for word in words)} - {"ginger"}
+COLOR_WORDS = set(COLOR_OF_WORD) - {"ginger"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,14 @@ class Stamp:
     """One object.
 
     Attributes:
-        rgba: (H, W, 4) uint8, cropped to the object, long side at most 96.
+        rgba: (H, W, 4) uint8, cropped to the object, long side at most 128.
+        caption: the line that describes it in the package.
         nouns: what it may be called, without article, the most exact first.
         natural_color: the colour name that covers most of it, or None when none does.
     """
 
     rgba: np.ndarray
+    caption: str
     nouns: tuple[str, ...]
     natural_color: str | None
 
@@ -51,7 +53,7 @@ def read_noun(text: str) -> str | None:
     return " ".join(bare) if bare else phrase
 
 
-def load_stamps(folder: Path, long_side: int = 96) -> list[Stamp]:
+def load_stamps(folder: Path, long_side: int = 128) -> list[Stamp]:
     """Loads every usable stamp below a folder, in a fixed order."""
     stamps = []
     for path in sorted(folder.rglob("*.png")):
@@ -59,7 +61,8 @@ def load_stamps(folder: Path, long_side: int = 96) -> list[Stamp]:
         caption = path.with_suffix(".txt")
         if where.startswith(LEFT_OUT) or path.stem.endswith(("_mirror", "_flip")) or not caption.exists():
             continue
-        noun = read_noun(caption.read_text(encoding="utf-8", errors="ignore").splitlines()[0])
+        text = caption.read_text(encoding="utf-8", errors="ignore").splitlines()[0].strip()
+        noun = read_noun(text)
         rgba = Image.open(path).convert("RGBA")
         box = rgba.getchannel("A").point(lambda alpha: 255 * (alpha > 40)).getbbox()
         if noun is None or box is None:
@@ -68,23 +71,28 @@ def load_stamps(folder: Path, long_side: int = 96) -> list[Stamp]:
         if min(rgba.size) < 12:
             continue
         rgba.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
-        stamps.append(make_stamp(np.asarray(rgba), noun, path.parent.relative_to(folder).parts))
+        stamps.append(make_stamp(np.asarray(rgba), text, noun, path.parent.relative_to(folder).parts))
     return stamps
 
 
-def make_stamp(rgba: np.ndarray, noun: str, folders: tuple[str, ...]) -> Stamp:
+def make_stamp(rgba: np.ndarray, caption: str, noun: str, folders: tuple[str, ...]) -> Stamp:
     """Measures a cut-out's natural colour and finds its general nouns."""
     picture, mask = rgba[..., :3].astype(np.float32) / 255, rgba[..., 3] > 128
     shares = color_shares(picture, mask) if mask.any() else {}
     name, share = next(iter(shares.items()), (None, 0.0))
     generic = [FOLDER_NOUNS[part] for part in reversed(folders) if part in FOLDER_NOUNS]
-    return Stamp(rgba=rgba, nouns=(noun, *generic[:1]), natural_color=name if share > 0.5 else None)
+    return Stamp(rgba=rgba, caption=caption, nouns=(noun, *generic[:1]), natural_color=name if share > 0.5 else None)
 
 
-def split_stamps(stamps: list[Stamp], held_out_percent: int = 8) -> tuple[list[Stamp], list[Stamp]]:
-    """Splits by a checksum of the noun, so that both halves of a pair of like stamps stay together."""
-    held_out = [zlib.crc32(stamp.nouns[0].encode()) % 100 < held_out_percent for stamp in stamps]
+def is_held_out(text: str, one_in: int) -> bool:
+    """Whether a caption or title belongs to the validation split: its sha256 is a multiple of `one_in`."""
+    return int(hashlib.sha256(text.encode()).hexdigest(), 16) % one_in == 0
+
+
+def split_stamps(stamps: list[Stamp]) -> tuple[list[Stamp], list[Stamp]]:
+    """Those to train on, and those held out: one caption in five, with every stamp that bears the same noun."""
+    nouns = {stamp.nouns[0] for stamp in stamps if is_held_out(stamp.caption, 5)}
     return (
-        [stamp for stamp, out in zip(stamps, held_out, strict=True) if not out],
-        [stamp for stamp, out in zip(stamps, held_out, strict=True) if out],
+        [stamp for stamp in stamps if stamp.nouns[0] not in nouns],
+        [stamp for stamp in stamps if stamp.nouns[0] in nouns],
     )

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from .pictures import PictureSource
-from .prompts import GRAY, spoil
+from .prompts import GRAY, contradict, spoil
 from .runs import Clock, log, set_learning_rate, update_average
 from .tokenizer import CONTEXT_LENGTH
 
@@ -74,12 +74,23 @@ def draw_judge_batch(source: PictureSource, count: int, spoilt: bool = True) -> 
     return normalize(np.ascontiguousarray(np.stack(pictures), dtype=np.float32)), captions
 
 
-def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tensor, captions: list[str]) -> Tensor:
-    """InfoNCE both ways; pictures of one caption are positives of each other."""
+def contrastive_loss(
+    image_features: Tensor, text_features: Tensor, wrong_features: Tensor, scale: Tensor, captions: list[str]
+) -> Tensor:
+    """InfoNCE both ways; pictures of one caption are positives of each other, the wrong captions nobody's.
+
+    Args:
+        image_features, text_features: (B, D), unit norm.
+        wrong_features: (M, D), unit norm, captions that contradict some of the pictures; M may be 0.
+        scale: of the cosines.
+        captions: B texts.
+    """
     logits = scale * image_features @ text_features.T
+    with_wrong = torch.cat([logits, scale * image_features @ wrong_features.T], 1)
     same = torch.tensor([[first == second for second in captions] for first in captions], dtype=torch.float32)
     targets = same / same.sum(1, keepdim=True)
-    return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
+    of_images = functional.cross_entropy(with_wrong, functional.pad(targets, (0, len(wrong_features))))
+    return (of_images + functional.cross_entropy(logits.T, targets)) / 2
 
 
 def encode_short_text(judge: CLIP, ids: Tensor) -> Tensor:
@@ -93,7 +104,9 @@ def encode_short_text(judge: CLIP, ids: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate_judge(judge: CLIP, tokenizer: CLIPTokenizer, batch: tuple[Tensor, list[str]]) -> dict[str, float]:
-    """64-way retrieval (duplicates count), and how often colour and gray versions side with the right caption."""
+    """64-way retrieval (duplicates count), how often colour and gray versions side with the right caption, and how
+    often a caption beats itself with a colour word wrong.
+    """
     pictures, captions = batch
     gray_text = encode_short_text(judge, tokenize(tokenizer, list(GRAY[:1])))
     texts = encode_short_text(judge, tokenize(tokenizer, captions))
@@ -102,7 +115,13 @@ def evaluate_judge(judge: CLIP, tokenizer: CLIPTokenizer, batch: tuple[Tensor, l
     luma = ((pictures * std + mean) * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     grays = judge.encode_image(normalize(luma.expand(-1, 3, -1, -1)), normalize=True)
     best = (images @ texts.T).argmax(1).tolist()
+    generator = np.random.default_rng(0)
+    wrong = [contradict(caption, generator) for caption in captions]
+    named = [i for i, text in enumerate(wrong) if text]
+    wrong_texts = encode_short_text(judge, tokenize(tokenizer, [text for text in wrong if text]))
+    right = (images[named] * texts[named]).sum(1) > (images[named] * wrong_texts).sum(1)
     return {
+        "color_words_right": right.float().mean().item(),
         "top1": sum(captions[i] == captions[k] for i, k in enumerate(best)) / len(best),
         "color_right": ((images * texts).sum(1) > (images @ gray_text.T)[:, 0]).float().mean().item(),
         "gray_right": ((grays * texts).sum(1) < (grays @ gray_text.T)[:, 0]).float().mean().item(),
@@ -115,11 +134,24 @@ def train_judge(
     tokenizer: CLIPTokenizer,
     out: Path,
     minutes: float,
+    resume: bool,
     batch_size: int = 96,
 ) -> None:
-    """Trains for some minutes; the averaged weights are in `out`/judge.pt every 100 steps and at the end."""
+    """Trains for some minutes; the averaged weights are in `out`/judge.pt every 50 steps and at the end.
+
+    Args:
+        source: training pictures.
+        held_out: pictures for the log's figures.
+        tokenizer: of the text tower.
+        out: folder of log and weights.
+        minutes: budget.
+        resume: start from the averaged weights of `out`/judge.pt.
+        batch_size: pictures a step.
+    """
     out.mkdir(parents=True, exist_ok=True)
     judge, average = build_judge(len(tokenizer)), build_judge(len(tokenizer)).eval().requires_grad_(False)
+    if resume:
+        judge.load_state_dict(torch.load(out / "judge.pt"))
     average.load_state_dict(judge.state_dict())
     optimizer = torch.optim.AdamW(judge.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05)
     check = draw_judge_batch(held_out, 64, spoilt=False)
@@ -127,9 +159,12 @@ def train_judge(
     for step in clock.steps():
         set_learning_rate(optimizer, 1e-3, clock.share(), step, warmup=60)
         pictures, captions = draw_judge_batch(source, batch_size)
-        ids = tokenize(tokenizer, captions)
-        images, texts = judge.encode_image(pictures, normalize=True), encode_short_text(judge, ids)
-        loss = contrastive_loss(images, texts, judge.logit_scale.exp(), captions)
+        wrong = [text for text in (contradict(caption, source.generator) for caption in captions) if text]
+        with torch.autocast("cpu", torch.bfloat16):
+            images = judge.encode_image(pictures)
+            texts = encode_short_text(judge, tokenize(tokenizer, captions + wrong))
+        images, texts = (functional.normalize(features.float(), dim=-1) for features in (images, texts))
+        loss = contrastive_loss(images, texts[:batch_size], texts[batch_size:], judge.logit_scale.exp(), captions)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(judge.parameters(), 1.0)

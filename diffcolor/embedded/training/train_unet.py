@@ -12,29 +12,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .pictures import PictureSource, gray_version
+from .pool import Pool
 from .runs import Clock, log, set_learning_rate, update_average
 from .train_judge import tokenize
 
 BATCH_SIZE = 32
 PEAK_RATE = 6e-4
 BFLOAT16 = True  # the weights stay float32; a third faster on CPUs with AVX512-BF16
-SMALL_SHAPES = ((64, 64), (64, 64), (64, 64), (48, 80), (80, 48))
-LARGE_SHAPES = ((80, 80), (64, 96), (96, 64), (64, 64))
+SHAPES = {(128, 128): 0.5, (96, 160): 0.35, (160, 96): 0.15}  # of the pictures, with their shares
 
 
 def build_unet() -> UNet2DConditionModel:
-    """The untrained U-Net; cross-attention on the two lower levels."""
+    """The untrained U-Net; cross-attention on every level: colour words have to find small things."""
     return UNet2DConditionModel(
-        sample_size=20,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(96, 160, 192),
+        sample_size=16,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(96, 192, 256),
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
         cross_attention_dim=192,
-        attention_head_dim=(3, 5, 6),
+        attention_head_dim=(3, 6, 8),
         norm_num_groups=16,
     )
 
@@ -65,7 +64,7 @@ class Conditioning:
 
     @torch.no_grad()
     def encode(self, pictures: np.ndarray) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] to scaled latents (B, 4, H/4, W/4)."""
+        """Pictures (B, 3, H, W) in [0, 1] to scaled latents (B, 8, H/8, W/8)."""
         posterior = self.vae.encode(torch.from_numpy(pictures) * 2 - 1).latent_dist
         return posterior.mean * self.vae.config.scaling_factor
 
@@ -95,23 +94,25 @@ def draw_colorfulness(timesteps: Tensor, share: float = 0.4) -> Tensor:
     return torch.where(chosen, muted, torch.ones(count))
 
 
+def draw_timesteps(count: int) -> Tensor:
+    """(count,) in [0, 1000): mostly 50 to 900, where sampling from a noised scan passes and colour is decided."""
+    whole = torch.randint(0, 1000, (count,))
+    return torch.where(torch.rand(count) < 0.85, torch.randint(50, 900, (count,)), whole)
+
+
 def velocity_batch(
-    source: PictureSource, frozen: Conditioning, alphas: Tensor, shape: tuple[int, int]
+    pool: Pool, frozen: Conditioning, alphas: Tensor, generator: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Noisy latents, timesteps, embeddings, and the v to predict.
 
     v = alpha eps - sigma x0 is written with the noisy latents instead of the noise, v = (alpha x_t - x0) / sigma, so
     that it leads to the colour latents x0 also where x_t was made of muted ones.
     """
-    pictures, captions = source.draw_batch(BATCH_SIZE, shape)
-    captions = ["" if source.generator.random() < 0.1 else caption for caption in captions]
-    timesteps = torch.randint(0, len(alphas), (BATCH_SIZE,))
-    latents = frozen.encode(pictures)
-    starts, kept = latents.clone(), draw_colorfulness(timesteps)
-    muted = kept < 1
-    if muted.any():
-        grays = frozen.encode(gray_version(pictures[muted.numpy()]))
-        starts[muted] = grays + kept[muted, None, None, None] * (latents[muted] - grays)
+    latents, grays, captions = pool.draw(BATCH_SIZE, generator)
+    captions = ["" if generator.random() < 0.1 else caption for caption in captions]
+    timesteps = draw_timesteps(BATCH_SIZE)
+    kept = draw_colorfulness(timesteps)[:, None, None, None]
+    starts = grays + kept * (latents - grays)
     alpha = alphas[timesteps].sqrt()[:, None, None, None]
     sigma = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
     noise = torch.randn(latents.shape)
@@ -127,15 +128,18 @@ def save(out: Path, unet: nn.Module, average: nn.Module, optimizer: torch.optim.
     (out / "unet.part").rename(out / "unet.pt")
 
 
-def train_unet(source: PictureSource, frozen: Conditioning, out: Path, minutes: float, resume: bool) -> None:
+def train_unet(
+    pools: dict[tuple[int, int], Pool], frozen: Conditioning, out: Path, minutes: float, resume: bool, seed: int
+) -> None:
     """Trains for some minutes; a checkpoint is in `out`/unet.pt every 3 minutes and at the end.
 
     Args:
-        source: training pictures.
+        pools: training pictures by the shape of their latents.
         frozen: VAE, text encoder and tokenizer.
         out: folder of log and checkpoint.
-        minutes: budget; the last quarter of it runs at the larger sizes.
+        minutes: budget.
         resume: go on from the checkpoint.
+        seed: of the pictures' order.
     """
     out.mkdir(parents=True, exist_ok=True)
     unet, step = build_unet().to(memory_format=torch.channels_last), 0
@@ -148,10 +152,12 @@ def train_unet(source: PictureSource, frozen: Conditioning, out: Path, minutes: 
         optimizer.load_state_dict(checkpoint["optimizer"])
         step = checkpoint["step"]
     alphas = build_scheduler().alphas_cumprod
+    generator, ordered = np.random.default_rng([seed, step]), list(pools.values())
+    shares = np.array([len(pool.captions) for pool in ordered], dtype=float)
     clock, saved, losses = Clock(minutes=minutes), time.monotonic(), []
     for _ in clock.steps():
-        shapes = SMALL_SHAPES if clock.share() < 0.75 else LARGE_SHAPES
-        noisy, timesteps, embeds, velocity = velocity_batch(source, frozen, alphas, shapes[step % len(shapes)])
+        pool = ordered[generator.choice(len(ordered), p=shares / shares.sum())]
+        noisy, timesteps, embeds, velocity = velocity_batch(pool, frozen, alphas, generator)
         set_learning_rate(optimizer, PEAK_RATE, clock.share(), step, warmup=100)
         with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
             predicted = unet(noisy.to(memory_format=torch.channels_last), timesteps, embeds).sample.float()

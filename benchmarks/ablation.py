@@ -1,0 +1,312 @@
+"""What each part of the method buys, on pictures that the embedded model never saw: the figures of docs/results.md.
+
+python benchmarks/ablation.py --photographs P.parquet --stamps FOLDER --runs FOLDER [--only NAME ...]
+
+Everything is kept in --runs, by the weights' digest: an interrupted run goes on where it was.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.validation import Case, photographs, scenes
+from diffcolor import color_prior
+from diffcolor.base_model import BaseModel, Judge, load_base_model, load_judge
+from diffcolor.colorize import Scan, anti_color_features, fit, paint
+from diffcolor.config import ANTI_COLOR_PROMPTS, PRESETS, FitConfig, SampleConfig, digest
+from diffcolor.diffusion import encode
+from diffcolor.geometry import working_gray, working_size
+from diffcolor.lora import LoRA, init_lora, stack
+from diffcolor.luminance import chroma_planes, luma, recombine
+from diffcolor.measures import clip_margins
+from diffcolor.prompts import embed_prompts
+from diffcolor.upsample import ChromaUpsampler
+from manifests.validate import seed_of
+from pipelines.evaluate.figures import against_truth, hint_agreement
+
+BALANCED = PRESETS["balanced"]
+SOME = 20  # photographs, and as many scenes, for sweeps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One line of a table.
+
+    Attributes:
+        fit: None samples the base model as it is; else the training, of which `after` is the stage that is looked at.
+        sample: how pictures are sampled.
+        prompt: "caption", "hinted", "other" (another hue), "gray" (nothing is sampled).
+        eta: of the embedding, after stage 2.
+        k: images in lockstep.
+        negatives: False leaves the contrastive loss only its pull towards the caption.
+        part: "photographs", "scenes", "all", or "some" of both.
+    """
+
+    name: str
+    fit: FitConfig | None = None
+    after: str = "in_context"
+    sample: SampleConfig = BALANCED.sample
+    prompt: str = "caption"
+    eta: float = 1.0
+    k: int = 4
+    negatives: bool = True
+    part: str = "all"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An image's adapters after stage 1 and after stage 2, e_opt, and what the training took, in seconds."""
+
+    color_prior: LoRA
+    in_context: LoRA
+    optimized_embeds: Tensor
+    seconds: float
+
+
+def attraction_loss(image_features: Tensor, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """The contrastive loss without negatives: what is left is the pull towards the caption."""
+    return (1 - (image_features * positive).sum(-1)) / temperature / torch.log(torch.tensor(negatives.shape[1] + 1.0))
+
+
+class Bench:
+    """The models, the cases, and everything that was computed so far."""
+
+    def __init__(self, base: BaseModel, judge: Judge, cases: Sequence[Case], runs: Path) -> None:
+        self.base, self.judge, self.cases = base, judge, list(cases)
+        self.runs = runs / base.digest[:12]
+
+    def scan(self, case: Case) -> Scan:
+        """What the model sees of a case."""
+        gray = luma(case.truth)
+        size = working_size(*gray.shape, self.base.training_area, self.base.size_multiple)
+        return Scan(
+            gray=torch.from_numpy(working_gray(gray, *size))[None],
+            context_prompt=case.caption,
+            anti_color_prompts=ANTI_COLOR_PROMPTS,
+            seed=seed_of(case.id),
+        )
+
+    def groups(self, cases: Sequence[Case], k: int) -> Iterator[list[Case]]:
+        """At most k cases of one working size."""
+        by_size = sorted(cases, key=lambda case: (tuple(self.scan(case).gray.shape), case.id))
+        for _, same in groupby(by_size, key=lambda case: tuple(self.scan(case).gray.shape)):
+            chosen = list(same)
+            yield from (chosen[first : first + k] for first in range(0, len(chosen), k))
+
+    def train(self, cases: Sequence[Case], variant: Variant) -> list[Trained]:
+        """Trains what is not in the cache yet."""
+        name = f"{digest(variant.fit)[:12]}-k{variant.k}" + ("" if variant.negatives else "-no-negatives")
+        files = [self.runs / "trained" / name / f"{case.id}.pt" for case in cases]
+        if not all(file.exists() for file in files):
+            kept, color_prior.contrastive_loss = (
+                color_prior.contrastive_loss,
+                (color_prior.contrastive_loss if variant.negatives else attraction_loss),
+            )
+            try:
+                for file, trained in zip(files, self._train(cases, variant.fit), strict=True):
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    torch.save(trained, file)
+            finally:
+                color_prior.contrastive_loss = kept
+        return [torch.load(file, weights_only=False) for file in files]
+
+    def _train(self, cases: Sequence[Case], config: FitConfig) -> list[Trained]:
+        started, steps, boundary = (
+            time.perf_counter(),
+            fit(self.base, self.judge, [self.scan(c) for c in cases], config),
+            {},
+        )
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as stop:
+                outcomes = stop.value
+                break
+            if progress.stage == "embedding" and progress.step == 0:
+                boundary = {k: LoRA.from_named(progress.checkpoint(k).tensors) for k in range(len(cases))}
+        seconds = (time.perf_counter() - started) / len(cases)
+        return [
+            Trained(_with_axis(boundary[k]), one.lora, one.optimized_embeds, seconds) for k, one in enumerate(outcomes)
+        ]
+
+    def paint(self, cases: Sequence[Case], variant: Variant) -> tuple[Tensor, list[float]]:
+        """(N, 3, H, W), and seconds of training per picture."""
+        scans = [self.scan(case) for case in cases]
+        gray = torch.stack([scan.gray for scan in scans])
+        if variant.prompt == "gray":
+            return gray.expand(-1, 3, -1, -1), [0.0] * len(cases)
+        latents = encode(self.base, gray.expand(-1, 3, -1, -1))
+        embeds = embed_prompts(self.base, [prompt_of(case, variant) for case in cases])
+        if variant.fit is None:
+            lora = stack([init_lora(self.base.unet, 1, [torch.Generator().manual_seed(0)]) for _ in cases])
+            seconds = [0.0] * len(cases)
+        else:
+            trained = self.train(cases, variant)
+            lora = stack([getattr(one, variant.after) for one in trained])
+            seconds = [one.seconds for one in trained]
+            if variant.after == "in_context":
+                e_opt = torch.stack([one.optimized_embeds for one in trained])
+                embeds = (1 - variant.eta) * e_opt + variant.eta * embeds
+        return paint(self.base, lora, scans, gray, latents, embeds, variant.sample), seconds
+
+    def run(self, variant: Variant) -> None:
+        """Figures of a variant, one row per case, to figures/NAME.parquet; pictures to pictures/NAME/."""
+        file = self.runs / "figures" / f"{variant.name}.parquet"
+        if file.exists():
+            return
+        started, rows = time.perf_counter(), []
+        folder = self.runs / "pictures" / variant.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for cases in self.groups(part_of(self.cases, variant.part), variant.k):
+            with torch.no_grad() if variant.fit is None else torch.enable_grad():
+                pictures, seconds = self.paint(cases, variant)
+            margins = self.margins(cases, variant, pictures)
+            for case, picture, margin, cost in zip(cases, pictures, margins, seconds, strict=True):
+                rgb = native(case, picture)
+                Image.fromarray(rgb).save(folder / f"{case.id}.png")
+                rows.append({"id": case.id, "margin": margin, "seconds": cost, **figures(case, rgb, variant)})
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), file)
+        print(f"{variant.name}: {time.perf_counter() - started:.0f} s; {summary(rows)}", flush=True)
+
+    @torch.no_grad()
+    def margins(self, cases: Sequence[Case], variant: Variant, pictures: Tensor) -> list[float]:
+        """What the judge thinks of the pictures and their prompts."""
+        positive = self.judge.text_features([prompt_of(case, variant) for case in cases])
+        negatives = anti_color_features(self.judge, [self.scan(case) for case in cases])
+        return clip_margins(self.judge.image_features(pictures), positive, negatives).tolist()
+
+
+def _with_axis(lora: LoRA) -> LoRA:
+    """One image's adapters with the image axis in front."""
+    return LoRA(*({name: one[None] for name, one in part.items()} for part in (lora.down, lora.up)))
+
+
+def prompt_of(case: Case, variant: Variant) -> str:
+    """The target prompt; a photograph has no other hue to be asked for."""
+    return getattr(case, {"gray": "caption"}.get(variant.prompt, variant.prompt)) or case.hinted
+
+
+def part_of(cases: Sequence[Case], part: str) -> list[Case]:
+    """The cases of a part: photographs, scenes, all, some."""
+    photos, composed = [case for case in cases if case.mask is None], [case for case in cases if case.mask is not None]
+    return {"photographs": photos, "scenes": composed, "all": photos + composed}.get(part) or (
+        photos[:: max(1, len(photos) // SOME)][:SOME] + composed[:: max(1, len(composed) // SOME)][:SOME]
+    )
+
+
+def native(case: Case, picture: Tensor) -> NDArray[np.uint8]:
+    """A working picture's colours on the scan, at its own size."""
+    gray = luma(case.truth)
+    chroma = chroma_planes(picture.permute(1, 2, 0).float().cpu().numpy())
+    return recombine(gray, ChromaUpsampler(gray, chroma).rows(0, len(gray)))
+
+
+def figures(case: Case, rgb: NDArray[np.uint8], variant: Variant) -> dict[str, float]:
+    """Against the truth, and for a scene the hint."""
+    found = against_truth(rgb, case.truth)
+    found["luminance_mismatches"] = int((luma(rgb) != luma(case.truth)).sum())
+    if case.mask is not None:
+        color = case.other_color if variant.prompt == "other" else case.hint_color
+        found |= hint_agreement(rgb, case.mask, color)
+    return found
+
+
+def summary(rows: list[dict]) -> str:
+    """A line for the terminal."""
+    parts = {"photographs": [], "scenes": []}
+    for row in rows:
+        parts[row["id"].partition("-")[0] + "s"].append(row)
+    texts = []
+    for part, some in parts.items():
+        if some:
+            ratio = sum(row["ab_error"] for row in some) / sum(row["ab_error"] / row["ab_ratio"] for row in some)
+            mean = {
+                name: np.mean([row[name] for row in some])
+                for name in ("ab_ratio", "colorfulness", "colorfulness_truth", "hint_taken", "bleed", "seconds")
+                if name in some[0]
+            }
+            texts.append(
+                f"{part} {len(some)}: pooled ratio {ratio:.3f} " + " ".join(f"{k} {v:.2f}" for k, v in mean.items())
+            )
+    return " | ".join(texts)
+
+
+def variants() -> list[Variant]:
+    """Every line of docs/results.md."""
+    plain = replace(BALANCED.sample, luminance_consistent=False, align=False)
+    aligned, consistent = replace(plain, align=True), replace(plain, luminance_consistent=True)
+    found = [
+        Variant(name="gray", prompt="gray"),
+        Variant(name="base", sample=plain),
+        Variant(name="base-aligned", sample=aligned),
+        Variant(name="base-consistent", sample=consistent),
+        Variant(name="base-consistent-aligned"),
+        Variant(name="base-hinted", prompt="hinted"),
+        Variant(name="base-other", prompt="other", part="scenes"),
+    ]
+    sweeps = {
+        "strength": [{"strength": value} for value in (0.5, 0.65, 0.9, 1.0)],
+        "guidance": [{"guidance_scale": value} for value in (1.0, 2.0, 5.0)],
+        "steps": [{"num_inference_steps": value} for value in (10, 50)],
+    }
+    for name, changes in sweeps.items():
+        for change in changes:
+            sample = replace(BALANCED.sample, **change)
+            found.append(Variant(name=f"base-{name}-{next(iter(change.values()))}", sample=sample, prompt="hinted"))
+    only_stage_1 = replace(BALANCED.fit, embedding_steps=0, in_context_steps=0)
+
+    def stage_1(name: str, negatives: bool = True, **changes) -> Variant:
+        fit_ = replace(only_stage_1, **changes)
+        return Variant(name=f"stage-1-{name}", fit=fit_, after="color_prior", negatives=negatives, part="some")
+
+    found += [
+        stage_1("noise-only", contrastive_weight=0.0),
+        stage_1("no-negatives", negatives=False),
+        *(stage_1(f"lambda-{weight}", contrastive_weight=weight) for weight in (0.05, 0.15, 0.5, 1.5)),
+        *(stage_1(f"tau-{tau}", temperature=tau) for tau in (0.02, 0.2)),
+    ]
+    full = {"fit": BALANCED.fit}
+    found += [
+        Variant(name="stage-1", **full, after="color_prior"),
+        Variant(name="stage-1-no-alignment", **full, after="color_prior", sample=consistent),
+        Variant(name="stages-1-2", **full),
+        Variant(name="stages-1-2-no-alignment", **full, sample=consistent),
+        Variant(name="stages-1-2-hinted", **full, prompt="hinted"),
+        Variant(name="stages-1-2-other", **full, prompt="other", part="scenes"),
+        *(Variant(name=f"eta-{eta}", **full, prompt="hinted", eta=eta) for eta in (0.5, 0.7, 0.9, 1.2, 1.4)),
+    ]
+    return found
+
+
+def main(choose: Callable[[], list[Variant]] = variants) -> None:
+    """Runs the variants that are not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photographs", type=Path, required=True)
+    parser.add_argument("--stamps", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--base-model", default="mini")
+    parser.add_argument("--judge", default="mini")
+    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of names")
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    base, judge = load_base_model(arguments.base_model, arguments.device), load_judge(arguments.judge, arguments.device)
+    bench = Bench(base, judge, photographs(arguments.photographs) + scenes(arguments.stamps), arguments.runs)
+    for variant in choose():
+        if variant.name.startswith(tuple(arguments.only)):
+            bench.run(variant)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The validation split: photographs of titles, and scenes of objects, that the embedded model's training never saw."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.color import rgb2lab
+
+from diffcolor.embedded.training.captions import measured_phrases, tones
+from diffcolor.embedded.training.colors import PAINTS, paint
+from diffcolor.embedded.training.photographs import load_photographs
+from diffcolor.embedded.training.scenes import compose_background, paste, with_article
+from diffcolor.embedded.training.stamps import load_stamps, split_stamps
+from pipelines.evaluate.figures import hint_agreement
+
+HUES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "teal")
+SCENE = (160, 192)  # height, width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One picture to colorize.
+
+    Attributes:
+        truth: (H, W, 3) uint8; its luma is the scan.
+        caption: the context prompt, without the colours that are asked for.
+        hinted: the caption with colours: measured on a photograph, the object's hue in a scene.
+        group: the title of a photograph, the noun of a scene's object.
+        hint_color: of a scene's object, as #rrggbb.
+        mask: (H, W) bool, its pixels.
+        other, other_color: the same scene asked for in another hue, for recolouring.
+    """
+
+    id: str
+    truth: NDArray[np.uint8]
+    caption: str
+    hinted: str
+    group: str
+    hint_color: str | None = None
+    mask: NDArray[np.bool_] | None = None
+    other: str | None = None
+    other_color: str | None = None
+
+
+def photographs(path: Path) -> list[Case]:
+    """The held-out photographs with their archive's titles."""
+    cases = []
+    for number, one in enumerate(load_photographs(path)[1]):
+        generator = np.random.default_rng(number)
+        picture = one.pixels.astype(np.float32) / 255
+        phrases = measured_phrases(picture, generator) or [tones(picture, generator)]
+        cases.append(
+            Case(
+                id=f"photograph-{number:03d}",
+                truth=one.pixels,
+                caption=one.title,
+                hinted=", ".join([one.title, *phrases[:3]]),
+                group=one.title,
+            )
+        )
+    return cases
+
+
+def scenes(folder: Path, count: int = 60) -> list[Case]:
+    """Held-out objects, each painted a hue, on painted grounds; every hue equally often."""
+    stamps = split_stamps(load_stamps(folder, long_side=192))[1]
+    return [_scene(stamps, number) for number in range(count)]
+
+
+def _scene(stamps, number: int) -> Case:
+    """The first draw whose object is large enough and really has the hue: white things take none."""
+    for draw in range(100):
+        case = _draw_scene(stamps, number, np.random.default_rng([7, number, draw]))
+        chroma = np.hypot(*np.median(rgb2lab(case.truth)[case.mask], axis=0)[1:]) if case.mask.any() else 0
+        if (
+            case.mask.mean() > 0.03
+            and chroma > 15
+            and hint_agreement(case.truth, case.mask, case.hint_color)["hint_taken"]
+        ):
+            return case
+    raise ValueError(f"no draw of scene {number} has the hue that it is to have")
+
+
+def _draw_scene(stamps, number: int, generator: np.random.Generator) -> Case:
+    stamp = stamps[generator.integers(len(stamps))]
+    name, noun = HUES[number % len(HUES)], stamp.nouns[0]
+    other = str(generator.choice([hue for hue in HUES if hue != name]))
+    background, words = compose_background(SCENE, None, generator)
+    painted = paint(stamp.rgba[..., :3].astype(np.float32) / 255, name, generator)
+    alpha = stamp.rgba[..., 3].astype(np.float32) / 255
+    canvas = np.dstack([background, np.zeros(SCENE, np.float32)]).astype(np.float32)
+    paste(canvas, np.dstack([painted, np.ones(alpha.shape, np.float32)]), alpha, (0, 0, 1, 1), generator)
+    return Case(
+        id=f"scene-{number:03d}",
+        truth=np.round(canvas[..., :3].clip(0, 1) * 255).astype(np.uint8),
+        caption=f"a photo of {with_article(noun)}{words}",
+        hinted=f"a photo of {with_article(f'{name} {noun}')}{words}",
+        group=noun,
+        hint_color=_hex(name),
+        mask=canvas[..., 3] > 0.9,
+        other=f"a photo of {with_article(f'{other} {noun}')}{words}",
+        other_color=_hex(other),
+    )
+
+
+def _hex(name: str) -> str:
+    return "#" + "".join(f"{round(255 * value):02x}" for value in PAINTS[name].rgb)
