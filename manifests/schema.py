@@ -21,8 +21,8 @@ SCHEMA = pa.schema(
         pa.field(
             "anti_color_prompts", pa.list_(pa.string()), metadata={"doc": "replaces the default negatives of stage 1"}
         ),
-        pa.field("group_id", pa.string(), metadata={"doc": "series this picture belongs to; carried along"}),
-        pa.field("seed", pa.int64(), metadata={"doc": "0 .. 2^63-1; default: derived from the id"}),
+        pa.field("group_id", pa.string(), metadata={"doc": "series this picture belongs to; shares its default seed"}),
+        pa.field("seed", pa.int64(), metadata={"doc": "0 .. 2^63-1; default: derived from group_id, else from id"}),
         pa.field("page", pa.int64(), metadata={"doc": "page of a TIFF that has several, from 0"}),
         pa.field(
             "regions",

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from html import escape
@@ -17,7 +18,7 @@ from PIL import Image
 
 from manifests.errors import ManifestError, Problem
 from manifests.locations import absolute, folder_of, resolve
-from pipelines.evaluate.figures import against_truth, hint_agreement, interval
+from pipelines.evaluate.figures import against_truth, hint_agreement, interval, mean_ab, spread
 from pipelines.images.errors import InputImageError
 from pipelines.images.paint import check_luma
 from pipelines.images.raster import open_raster
@@ -59,7 +60,8 @@ class Evaluation:
     Attributes:
         rows: one per picture: `id`, `prompt`, and the figures.
         missing: ids that have no truth, or whose truth cannot be compared, and why.
-        crowd: distances of all pictures from all truths (FID, KID).
+        crowd: figures of all pictures together: FID, KID; `series_spread` and `series_spread_truth`, the mean over the
+            series (rows of one group_id) of how far their pictures are apart in colour.
     """
 
     rows: list[dict[str, Any]]
@@ -131,6 +133,7 @@ def evaluate(
         perceptual: LPIPS, FID, KID.
     """
     store, rows, missing = Store(output), [], {}
+    series: dict[str, list] = defaultdict(list)
     for row in Ledger(store).current():
         if row.status != OK:
             missing[row.id] = f"its status is {row.status}"
@@ -161,10 +164,24 @@ def evaluate(
             continue
         if perceptual:
             figures |= perceptual.pair(rgb, true)
+        if row.group_id:
+            series[row.group_id].append((mean_ab(rgb), mean_ab(true)))
         for name, judge in (judged or {}).items():
             figures |= {f"{name}_{key}": value for key, value in judge(rgb, prompt, row).items()}
         rows.append(figures)
-    return Evaluation(rows=rows, missing=missing, crowd=perceptual.crowd() if perceptual else {})
+    crowd = perceptual.crowd() if perceptual else {}
+    apart = [(spread(ours), spread(true)) for ours, true in _of_several(series)]
+    if apart:
+        crowd["series_spread"], crowd["series_spread_truth"] = np.mean(apart, axis=0).tolist()
+    return Evaluation(rows=rows, missing=missing, crowd=crowd)
+
+
+def _of_several(series: dict[str, list]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The mean colours, ours and true, of each series that has more than one picture; (N, 2) each."""
+    for pairs in series.values():
+        if len(pairs) > 1:
+            ours, true = zip(*pairs, strict=True)
+            yield np.stack(ours), np.stack(true)
 
 
 def _picture(row: ResultRow, variant: int) -> tuple[str | None, str]:
@@ -265,7 +282,10 @@ def _table(found: Evaluation) -> list[tuple[str, str, str, str]]:
         better = " (lower is better)" if name in LOWER_IS_BETTER else ""
         lines.append((f"{name}{better}", f"{mean:.3f}", f"{low:.3f} to {high:.3f}", str(count)))
     of_all = str(len(found.rows))
-    return lines + [(f"{name} (lower is better)", f"{value:.4g}", "", of_all) for name, value in found.crowd.items()]
+    return lines + [
+        (f"{name}{'' if name.startswith('series') else ' (lower is better)'}", f"{value:.4g}", "", of_all)
+        for name, value in found.crowd.items()
+    ]
 
 
 def markdown(found: Evaluation) -> str:

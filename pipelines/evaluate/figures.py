@@ -82,6 +82,20 @@ def hint_agreement(rgb: NDArray[np.uint8], inside: NDArray[np.bool_], color: str
     }
 
 
+def spread(means: NDArray[np.float64]) -> float:
+    """How far the pictures of a series are apart in colour: RMS distance of their mean a*b* from the mean of all.
+
+    Args:
+        means: (N, 2), of `mean_ab`.
+    """
+    return float(np.sqrt(((means - means.mean(0)) ** 2).sum(1).mean()))
+
+
+def mean_ab(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(2,), the mean a*b* of (H, W, 3) sRGB."""
+    return rgb2lab(rgb)[..., 1:].mean((0, 1))
+
+
 def interval(values: NDArray[np.float64], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
     """Mean, and its 95 % interval by the percentile bootstrap over pictures."""
     values = np.asarray(values, np.float64)

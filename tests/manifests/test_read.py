@@ -65,6 +65,9 @@ def test_seeds_come_from_the_id_unless_given(tmp_path):
     again = list(read_rows(write_manifest(tmp_path / "n.parquet", rows(2)[::-1])))
     assert {row.id: row.seed for row in first} == {row.id: row.seed for row in again}
     assert first[0].seed != first[1].seed
+    series = [{**row, "group_id": "album 3"} for row in rows(2)]
+    one, other = read_rows(write_manifest(tmp_path / "p.parquet", series))
+    assert one.seed == other.seed not in {row.seed for row in first}
     (given,) = read_rows(write_manifest(tmp_path / "o.parquet", [{**rows(1)[0], "seed": 7}]))
     assert given.seed == 7
 

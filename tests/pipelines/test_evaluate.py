@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from urllib.error import URLError
 
 import numpy as np
@@ -96,7 +97,7 @@ def finished(tmp_path_factory, base_folder, judge_folder):
         truth[::7] //= 2
         (folder / "truth" / f"{name}.png").write_bytes(encoded(truth))
         (folder / f"{name}.png").write_bytes(encoded(luma(truth)))
-    table = [{"id": one, "image": f"{one}.png", "caption": "a thing"} for one in ("p", "q", "gone")]
+    table = [{"id": one, "image": f"{one}.png", "caption": "a thing", "group_id": "s"} for one in ("p", "q", "gone")]
     rows = list(read_rows(write_manifest(folder / "m.parquet", table)))
     spec = JobSpec(output=str(folder / "out"), base_model=str(base_folder), judge=str(judge_folder), config=TINY)
     store = Store(spec.output)
@@ -108,6 +109,8 @@ def finished(tmp_path_factory, base_folder, judge_folder):
     )
     store.write("_engine/plans/x/plan.json", json.dumps({"rows": 3, "shard_rows": 1000}).encode())
     store.write("job.json", json.dumps({"rows": 3, "plan": "x", "run": "r", "preconditions": True}).encode())
+    ledger = Ledger(store)  # as the driver closes a shard: carried columns come from the manifest
+    ledger.close("x", 0, 0, [replace(row, group_id="s") for row in ledger.current()], pa.schema([]))
     return folder
 
 
@@ -119,6 +122,9 @@ def test_a_job_is_compared_picture_by_picture(finished):
     summary = found.summary()
     assert summary["ab_ratio"][3] == 2
     assert summary["ab_ratio"][1] <= summary["ab_ratio"][0] <= summary["ab_ratio"][2]
+    # The truths' mean a*b* are some 58 apart (the darkened rows take off a little), each half of that from the middle.
+    assert found.crowd["series_spread_truth"] == pytest.approx(np.hypot(50, 30) / 2, rel=0.1)
+    assert 0 < found.crowd["series_spread"] < 60
     primary = evaluate(str(finished / "out"), truths(str(finished / "truth")), variant=0)
     assert primary.rows[0]["ab_error"] != found.rows[0]["ab_error"]
 
