@@ -29,7 +29,7 @@ from diffcolor.diffusion import encode
 from diffcolor.geometry import working_gray, working_size
 from diffcolor.lora import LoRA, init_lora, stack
 from diffcolor.luminance import chroma_planes, luma, recombine
-from diffcolor.measures import clip_margins
+from diffcolor.measures import clip_margins, stray_color
 from diffcolor.prompts import embed_prompts
 from diffcolor.upsample import ChromaUpsampler
 from manifests.validate import seed_of
@@ -172,10 +172,12 @@ class Bench:
             with torch.no_grad() if variant.fit is None else torch.enable_grad():
                 pictures, seconds = self.paint(cases, variant)
             margins = self.margins(cases, variant, pictures)
-            for case, picture, margin, cost in zip(cases, pictures, margins, seconds, strict=True):
+            strays = stray_color(pictures, torch.stack([self.scan(case).gray for case in cases])).tolist()
+            for case, picture, margin, stray, cost in zip(cases, pictures, margins, strays, seconds, strict=True):
                 rgb = native(case, picture)
                 Image.fromarray(rgb).save(folder / f"{case.id}.png")
-                rows.append({"id": case.id, "margin": margin, "seconds": cost, **figures(case, rgb, variant)})
+                signals = {"margin": margin, "stray_color": stray, "seconds": cost}
+                rows.append({"id": case.id, **signals, **figures(case, rgb, variant)})
         file.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows), file)
         print(f"{variant.name}: {time.perf_counter() - started:.0f} s; {summary(rows)}", flush=True)

@@ -44,9 +44,9 @@ class Case:
 
 
 def photographs(path: Path) -> list[Case]:
-    """The held-out photographs with their archive's titles."""
+    """The held-out photographs, in their archived colours, with the archive's titles."""
     cases = []
-    for number, one in enumerate(load_photographs(path)[1]):
+    for number, one in enumerate(load_photographs(path, corrected=False)[1]):
         generator = np.random.default_rng(number)
         picture = one.pixels.astype(np.float32) / 255
         phrases = measured_phrases(picture, generator) or [tones(picture, generator)]

@@ -1,8 +1,13 @@
 """Figures of one colour picture that need no truth."""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from diffcolor.luminance import soft_luma
+
+_EDGE = 0.03  # of full scale: a step of luminance between neighbours that counts as an edge
 
 
 def colorfulness(rgb: NDArray[np.unsignedinteger]) -> float:
@@ -33,6 +38,27 @@ def lightness_shift(rgb: NDArray[np.uint8], gray: NDArray[np.uint8]) -> tuple[fl
 
     shift = np.abs(lightness(light[rgb] @ np.array([0.2126, 0.7152, 0.0722])) - lightness(light[gray]))
     return float(shift.mean()), float(shift.max())
+
+
+def stray_color(rgb: Tensor, gray: Tensor) -> Tensor:
+    """Colour that changes where the scan does not: the mean step of chroma between neighbours, weighted by how flat
+    the luminance is there, relative to the mean chroma. Bleeding and blotches raise it, colour that follows things
+    does not.
+
+    Args:
+        rgb: (N, 3, H, W) in [0, 1].
+        gray: (N, 1, H, W) in [0, 1].
+
+    Returns:
+        (N,), >= 0; 0 where there is no chroma.
+    """
+    chroma = rgb - soft_luma(rgb)
+    strayed = torch.zeros(len(rgb), device=rgb.device)
+    for axis in (2, 3):
+        steps = chroma.diff(dim=axis).norm(dim=1)
+        flat = torch.exp(-(gray.diff(dim=axis)[:, 0] / _EDGE).square())
+        strayed += (flat * steps).mean((1, 2))
+    return strayed / chroma.norm(dim=1).mean((1, 2)).clamp_min(1e-3)
 
 
 def clip_margins(image_features: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:

@@ -63,19 +63,25 @@ def clean_title(title: str) -> str:
     return re.sub(r"\s+", " ", title).strip(" .,") or "a photograph"
 
 
-def load_photographs(path: Path) -> tuple[list[Photograph], list[Photograph]]:
+def load_photographs(path: Path, corrected: bool = True) -> tuple[list[Photograph], list[Photograph]]:
     """Reads the parquet (columns `title`, `image`: JPEG bytes).
+
+    Args:
+        path: the file.
+        corrected: lessen casts and under-exposure; False leaves the slides' colours as they are archived. The same
+            slides are usable either way.
 
     Returns:
         the photographs to train on and those held out (about 5 %); no title is in both.
     """
     train, held_out = [], []
     for row in parquet.read_table(path, columns=["title", "image"]).to_pylist():
-        picture = np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB"), dtype=np.float32) / 255
-        picture = balance(crop_mount(picture))
+        archived = crop_mount(np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB"), dtype=np.float32) / 255)
+        picture = balance(archived)
         if min(picture.shape[:2]) < 64 or not is_usable(picture):
             continue
         title = clean_title(row["title"])
         kept = held_out if is_held_out(title.lower(), 20) else train
-        kept.append(Photograph(pixels=np.round(picture * 255).astype(np.uint8), title=title))
+        pixels = picture if corrected else archived
+        kept.append(Photograph(pixels=np.round(pixels * 255).astype(np.uint8), title=title))
     return train, held_out
