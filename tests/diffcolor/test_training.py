@@ -20,7 +20,7 @@ from diffcolor.embedded.training.photographs import load_photographs
 from diffcolor.embedded.training.prompts import contradict
 from diffcolor.embedded.training.stamps import is_held_out, load_stamps, split_stamps
 from diffcolor.embedded.training.train_judge import contrastive_loss
-from diffcolor.embedded.training.train_unet import build_scheduler, draw_colorfulness
+from diffcolor.embedded.training.train_unet import build_scheduler, spoil_color
 from diffcolor.embedded.training.train_vae import standardize_latents
 
 
@@ -80,14 +80,20 @@ def test_standardized_latents_are_standard_and_decode_to_the_same():
     assert vae.config.scaling_factor == 1
 
 
-def test_only_noisy_latents_are_muted():
+def test_only_noisy_latents_are_spoilt_and_their_luminance_is_not():
     torch.manual_seed(0)
-    timesteps = torch.randint(0, 1000, (4000,))
-    kept = draw_colorfulness(timesteps)
-    assert (kept[timesteps < 300] == 1).all()
-    late = kept[timesteps >= 300]
-    assert 0.3 < (late < 1).float().mean() < 0.5
-    assert 0.1 < (late == 0).float().mean() < 0.3
+    latents, grays = torch.randn(900, 4, 6, 6), torch.zeros(900, 4, 6, 6)
+    latents[:, :2], grays[:, :2] = 3.0, 3.0  # two channels of luminance, equal in both
+    timesteps = torch.randint(0, 1000, (900,))
+    spoilt = spoil_color(latents, grays, timesteps)
+    changed = (spoilt != latents).flatten(1).any(1)
+    assert not changed[timesteps < 150].any()
+    assert 0.4 < changed[timesteps >= 150].float().mean() < 0.6
+    assert (spoilt[:, :2] == 3).all()
+    colorless = (spoilt == grays).flatten(1).all(1)
+    assert 0.2 < colorless[changed].float().mean() < 0.46
+    muted = torch.isclose(torch.cosine_similarity(spoilt[:, 2:].flatten(1), latents[:, 2:].flatten(1)), torch.ones(()))
+    assert 0.2 < muted[changed].float().mean() < 0.46
 
 
 def test_the_schedule_ends_in_pure_noise():

@@ -97,7 +97,7 @@ def test_a_damaged_artifact_is_fitted_again_and_said(worker, tmp_path):
     write_picture(tmp_path / "a.png", 1)
     (first,) = worker.process(tasks(tmp_path, [row("a")]))
     worker.store.write(first.artifact, b"broken")
-    (second,) = worker.process(tasks(tmp_path, [row("a", group_id="another plan")]))
+    (second,) = worker.process(tasks(tmp_path, [row("a", shelf="another plan")]))
     assert second.status == "ok"
     assert second.trained_steps == 9
     assert "artifact_damaged" in second.warnings[0]
@@ -181,7 +181,7 @@ def test_an_image_that_takes_too_long_fails_and_goes_on_when_given_more_time(spe
     (one,) = slow.process(four(tmp_path)[:1])
     assert (one.status, one.error_kind) == ("failed", "timeout")
     assert "color_prior at step 1" in one.error_message
-    again = tasks(tmp_path, [row("a", group_id="another plan")])
+    again = tasks(tmp_path, [row("a", shelf="another plan")])
     slow.checkpoints.wait()
     (two,) = Worker(spec).process(again)
     assert (two.status, two.resumed_at) == ("ok", "color_prior/1")
@@ -229,7 +229,7 @@ def test_a_loser_uses_the_winners_artifact(spec, tmp_path, monkeypatch):
 
     monkeypatch.setattr(late, "_use_artifact", blind_at_first)
     monkeypatch.setattr(worker_module, "to_bytes", lambda *given: to_bytes(*given) + b" ")  # as another GPU's would
-    (lost,) = late.process(tasks(tmp_path, [row("a", group_id="another plan")]))
+    (lost,) = late.process(tasks(tmp_path, [row("a", shelf="another plan")]))
     assert len(looks) == 2
     assert (lost.status, lost.artifact_sha256) == ("ok", won.artifact_sha256)
     assert late.store.read(lost.artifact) == Store(spec.output).read(won.artifact)

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .pool import Pool
@@ -18,6 +18,7 @@ from .train_judge import tokenize
 
 BATCH_SIZE = 32
 PEAK_RATE = 6e-4
+COLOR_WEIGHT = 4.0  # of the loss along the directions of colour: the rest, structure, is given by the scan anyway
 BFLOAT16 = True  # the weights stay float32; a third faster on CPUs with AVX512-BF16
 SHAPES = {(128, 128): 0.5, (96, 160): 0.35, (160, 96): 0.15}  # of the pictures, with their shares
 
@@ -74,30 +75,47 @@ class Conditioning:
         return self.text_encoder(tokenize(self.tokenizer, captions, padding="max_length")).last_hidden_state
 
 
-def draw_colorfulness(timesteps: Tensor, share: float = 0.4) -> Tensor:
-    """How much of its chroma the picture keeps in the noisy latents that the U-Net sees.
+def spoil_color(latents: Tensor, grays: Tensor, timesteps: Tensor, share: float = 0.5) -> Tensor:
+    """The latents from which noisy ones are made, some with their colour taken away, muted or in the wrong place.
 
-    Sampling starts from noised gray latents, and its early predictions are muted; a model that only ever saw noised
-    colour would take the missing colour for a fact. So a share of the noisy latents of timesteps 300 and above is made
-    from gray (half of them) or muted pictures, while the target stays the colour latents.
+    Sampling starts from noised gray latents, and its early predictions are muted and misplaced; a model that only ever
+    saw noised true colours takes missing colour for a fact, and a blotch of noise for the colour of something. So a
+    share of the noisy latents of timesteps 150 and above is made from gray pictures (a third of them), muted ones (a
+    third), and pictures with another's colours or their own shifted, while the target stays the colour latents.
 
     Args:
+        latents, grays: (B, C, h, w), of pictures and of their gray versions.
         timesteps: (B,), in [0, 1000).
-        share: how many are muted.
+        share: how many are spoilt.
 
     Returns:
-        (B,), in [0, 1]; 1 where nothing is taken away.
+        (B, C, h, w).
     """
-    count = len(timesteps)
-    muted = torch.rand(count) * (torch.rand(count) < 0.5)
-    chosen = (torch.rand(count) < share) & (timesteps >= 300)
-    return torch.where(chosen, muted, torch.ones(count))
+    count = len(latents)
+    color = latents - grays
+    kind = torch.randint(0, 3, (count,))
+    shift = [int(torch.randint(2, size - 1, ())) for size in color.shape[2:]]
+    misplaced = color.roll(shift, (2, 3)) if torch.rand(()) < 0.5 else color.roll(1, 0)
+    strength = torch.where(kind == 0, torch.zeros(count), torch.rand(count))[:, None, None, None]
+    spoilt = grays + strength * torch.where((kind == 2)[:, None, None, None], misplaced, color)
+    chosen = (torch.rand(count) < share) & (timesteps >= 150)
+    return torch.where(chosen[:, None, None, None], spoilt, latents)
+
+
+def color_axes(pools: Iterable[Pool], count: int = 2) -> Tensor:
+    """(C, count), orthonormal: the directions of latent space in which pictures differ most from their gray versions.
+
+    Colour has two dimensions beside luminance, and the autoencoder keeps them nearly apart: along the first two axes
+    lie 97 % of the difference (the third has 3 % of the second's).
+    """
+    differences = torch.cat([(pool.latents - pool.grays).movedim(1, -1).flatten(0, -2).float() for pool in pools])
+    return torch.linalg.eigh(differences.T @ differences).eigenvectors[:, -count:]
 
 
 def draw_timesteps(count: int) -> Tensor:
-    """(count,) in [0, 1000): mostly 50 to 900, where sampling from a noised scan passes and colour is decided."""
+    """(count,) in [0, 1000): mostly 50 to 800, where sampling from a noised scan passes and colour is decided."""
     whole = torch.randint(0, 1000, (count,))
-    return torch.where(torch.rand(count) < 0.85, torch.randint(50, 900, (count,)), whole)
+    return torch.where(torch.rand(count) < 0.85, torch.randint(50, 800, (count,)), whole)
 
 
 def velocity_batch(
@@ -106,13 +124,12 @@ def velocity_batch(
     """Noisy latents, timesteps, embeddings, and the v to predict.
 
     v = alpha eps - sigma x0 is written with the noisy latents instead of the noise, v = (alpha x_t - x0) / sigma, so
-    that it leads to the colour latents x0 also where x_t was made of muted ones.
+    that it leads to the colour latents x0 also where x_t was made of spoilt ones.
     """
     latents, grays, captions = pool.draw(BATCH_SIZE, generator)
     captions = ["" if generator.random() < 0.1 else caption for caption in captions]
     timesteps = draw_timesteps(BATCH_SIZE)
-    kept = draw_colorfulness(timesteps)[:, None, None, None]
-    starts = grays + kept * (latents - grays)
+    starts = spoil_color(latents, grays, timesteps)
     alpha = alphas[timesteps].sqrt()[:, None, None, None]
     sigma = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
     noise = torch.randn(latents.shape)
@@ -151,7 +168,7 @@ def train_unet(
         average.load_state_dict(checkpoint["average"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         step = checkpoint["step"]
-    alphas = build_scheduler().alphas_cumprod
+    alphas, axes = build_scheduler().alphas_cumprod, color_axes(pools.values())
     generator, ordered = np.random.default_rng([seed, step]), list(pools.values())
     shares = np.array([len(pool.captions) for pool in ordered], dtype=float)
     clock, saved, losses = Clock(minutes=minutes), time.monotonic(), []
@@ -162,7 +179,9 @@ def train_unet(
         with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
             predicted = unet(noisy.to(memory_format=torch.channels_last), timesteps, embeds).sample.float()
         weights = (1 - alphas[timesteps])[:, None, None, None].clamp(min=0.05)
-        loss = (functional.mse_loss(predicted, velocity, reduction="none") * weights).mean()
+        error = (predicted - velocity) * weights.sqrt()
+        along = torch.einsum("bchw,ck->bkhw", error, axes)
+        loss = (error.square().sum(1) + (COLOR_WEIGHT - 1) * along.square().sum(1)).mean() / error.shape[1]
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
