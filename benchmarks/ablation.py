@@ -33,10 +33,11 @@ from diffcolor.measures import clip_margins, stray_color
 from diffcolor.prompts import embed_prompts
 from diffcolor.upsample import ChromaUpsampler
 from manifests.validate import seed_of
-from pipelines.evaluate.figures import against_truth, hint_agreement
+from pipelines.evaluate.figures import against_truth, hint_agreement, mean_ab
 
 BALANCED = PRESETS["balanced"]
-SOME = 20  # photographs, and as many scenes, for sweeps
+ETAS = (0.5, 0.7, 0.9, 1.2, 1.4)  # beside 1
+PARTS = {"some": 20, "few": 12, "handful": 4}  # photographs, and as many scenes: trainings are long on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,9 @@ class Variant:
         prompt: "caption", "hinted", "other" (another hue), "gray" (nothing is sampled).
         eta: of the embedding, after stage 2.
         k: images in lockstep.
+        seed: what it is derived from: each picture's own "id", or its "group" (a photograph's title).
         negatives: False leaves the contrastive loss only its pull towards the caption.
-        part: "photographs", "scenes", "all", or "some" of both.
+        part: "photographs", "scenes", "all", or so many of both as PARTS says.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Variant:
     prompt: str = "caption"
     eta: float = 1.0
     k: int = 4
+    seed: str = "id"
     negatives: bool = True
     part: str = "all"
 
@@ -86,7 +89,7 @@ class Bench:
         self.base, self.judge, self.cases = base, judge, list(cases)
         self.runs = runs / base.digest[:12]
 
-    def scan(self, case: Case) -> Scan:
+    def scan(self, case: Case, seed: str = "id") -> Scan:
         """What the model sees of a case."""
         gray = luma(case.truth)
         size = working_size(*gray.shape, self.base.training_area, self.base.size_multiple)
@@ -94,7 +97,7 @@ class Bench:
             gray=torch.from_numpy(working_gray(gray, *size))[None],
             context_prompt=case.caption,
             anti_color_prompts=ANTI_COLOR_PROMPTS,
-            seed=seed_of(case.id),
+            seed=seed_of(getattr(case, seed)),
         )
 
     def groups(self, cases: Sequence[Case], k: int) -> Iterator[list[Case]]:
@@ -142,7 +145,7 @@ class Bench:
 
     def paint(self, cases: Sequence[Case], variant: Variant) -> tuple[Tensor, list[float]]:
         """(N, 3, H, W), and seconds of training per picture."""
-        scans = [self.scan(case) for case in cases]
+        scans = [self.scan(case, variant.seed) for case in cases]
         gray = torch.stack([scan.gray for scan in scans])
         if variant.prompt == "gray":
             return gray.expand(-1, 3, -1, -1), [0.0] * len(cases)
@@ -201,11 +204,11 @@ def prompt_of(case: Case, variant: Variant) -> str:
 
 
 def part_of(cases: Sequence[Case], part: str) -> list[Case]:
-    """The cases of a part: photographs, scenes, all, some."""
+    """The cases of a part; a smaller part is spread evenly over the cases and always the same."""
     photos, composed = [case for case in cases if case.mask is None], [case for case in cases if case.mask is not None]
-    return {"photographs": photos, "scenes": composed, "all": photos + composed}.get(part) or (
-        photos[:: max(1, len(photos) // SOME)][:SOME] + composed[:: max(1, len(composed) // SOME)][:SOME]
-    )
+    if part in PARTS:
+        return [one for kind in (photos, composed) for one in kind[:: max(1, len(kind) // PARTS[part])][: PARTS[part]]]
+    return {"photographs": photos, "scenes": composed, "all": photos + composed}[part]
 
 
 def native(case: Case, picture: Tensor) -> NDArray[np.uint8]:
@@ -215,9 +218,12 @@ def native(case: Case, picture: Tensor) -> NDArray[np.uint8]:
     return recombine(gray, ChromaUpsampler(gray, chroma).rows(0, len(gray)))
 
 
-def figures(case: Case, rgb: NDArray[np.uint8], variant: Variant) -> dict[str, float]:
+def figures(case: Case, rgb: NDArray[np.uint8], variant: Variant) -> dict[str, float | str]:
     """Against the truth, and for a scene the hint."""
     found = against_truth(rgb, case.truth)
+    found["group"] = case.group
+    for whose, picture in {"": rgb, "_truth": case.truth}.items():
+        found[f"mean_a{whose}"], found[f"mean_b{whose}"] = mean_ab(picture).tolist()
     found["luminance_mismatches"] = int((luma(rgb) != luma(case.truth)).sum())
     if case.mask is not None:
         color = case.other_color if variant.prompt == "other" else case.hint_color
@@ -247,48 +253,58 @@ def summary(rows: list[dict]) -> str:
 
 def variants() -> list[Variant]:
     """Every line of docs/results.md."""
-    plain = replace(BALANCED.sample, luminance_consistent=False, align=False)
-    aligned, consistent = replace(plain, align=True), replace(plain, luminance_consistent=True)
+    shipped, full = BALANCED.sample, {"fit": BALANCED.fit}
+    plain = replace(shipped, luminance_consistent=False, align=False)
     found = [
         Variant(name="gray", prompt="gray"),
         Variant(name="base", sample=plain),
-        Variant(name="base-aligned", sample=aligned),
-        Variant(name="base-consistent", sample=consistent),
-        Variant(name="base-consistent-aligned"),
+        Variant(name="base-aligned", sample=replace(plain, align=True)),
+        Variant(name="base-consistent", sample=replace(plain, luminance_consistent=True)),
+        Variant(name="base-consistent-aligned", sample=replace(shipped, luminance_consistent=True, align=True)),
         Variant(name="base-hinted", prompt="hinted"),
         Variant(name="base-other", prompt="other", part="scenes"),
+        Variant(name="base-shared-seed", seed="group", part="photographs"),
+        Variant(name="stage-1", **full, after="color_prior"),
+        Variant(name="stages-1-2", **full),
+        Variant(name="stages-1-2-hinted", **full, prompt="hinted"),
+        Variant(name="stages-1-2-other", **full, prompt="other", part="scenes"),
+        *(Variant(name=f"eta-{eta}", **full, prompt="hinted", eta=eta) for eta in ETAS),
     ]
+    for name, align in {"no-alignment": False, "aligned": True}.items():
+        sample = replace(shipped, align=align)
+        found += [
+            Variant(name=f"stage-1-{name}", **full, after="color_prior", sample=sample),
+            Variant(name=f"stages-1-2-{name}", **full, sample=sample),
+        ]
     sweeps = {
-        "strength": [{"strength": value} for value in (0.5, 0.65, 0.9, 1.0)],
-        "guidance": [{"guidance_scale": value} for value in (1.0, 2.0, 5.0)],
-        "steps": [{"num_inference_steps": value} for value in (10, 50)],
+        "strength": [{"strength": value} for value in (0.3, 0.4, 0.5, 0.65, 0.8, 1.0)],
+        "guidance": [{"guidance_scale": value} for value in (1.0, 2.0, 3.0, 5.0)],
+        "steps": [{"num_inference_steps": value} for value in (10, 20, 50)],
     }
     for name, changes in sweeps.items():
         for change in changes:
-            sample = replace(BALANCED.sample, **change)
-            found.append(Variant(name=f"base-{name}-{next(iter(change.values()))}", sample=sample, prompt="hinted"))
+            sample = replace(shipped, **change)
+            value = next(iter(change.values()))
+            found.append(Variant(name=f"base-{name}-{value}", sample=sample, prompt="hinted", part="some"))
     only_stage_1 = replace(BALANCED.fit, embedding_steps=0, in_context_steps=0)
 
     def stage_1(name: str, negatives: bool = True, **changes) -> Variant:
         fit_ = replace(only_stage_1, **changes)
-        return Variant(name=f"stage-1-{name}", fit=fit_, after="color_prior", negatives=negatives, part="some")
+        return Variant(name=f"stage-1-{name}", fit=fit_, after="color_prior", negatives=negatives, part="few")
 
     found += [
-        stage_1("noise-only", contrastive_weight=0.0),
+        stage_1("noise-only", contrastive_weight=0.0, denoising_target="gray"),
         stage_1("no-negatives", negatives=False),
+        *(stage_1(f"target-{target}", denoising_target=target) for target in ("gray", "prior")),
         *(stage_1(f"lambda-{weight}", contrastive_weight=weight) for weight in (0.05, 0.15, 0.5, 1.5)),
         *(stage_1(f"tau-{tau}", temperature=tau) for tau in (0.02, 0.2)),
     ]
-    full = {"fit": BALANCED.fit}
     found += [
-        Variant(name="stage-1", **full, after="color_prior"),
-        Variant(name="stage-1-no-alignment", **full, after="color_prior", sample=consistent),
-        Variant(name="stages-1-2", **full),
-        Variant(name="stages-1-2-no-alignment", **full, sample=consistent),
-        Variant(name="stages-1-2-hinted", **full, prompt="hinted"),
-        Variant(name="stages-1-2-other", **full, prompt="other", part="scenes"),
-        *(Variant(name=f"eta-{eta}", **full, prompt="hinted", eta=eta) for eta in (0.5, 0.7, 0.9, 1.2, 1.4)),
+        Variant(name=f"preset-{name}", fit=PRESETS[name].fit, sample=PRESETS[name].sample, prompt="hinted", part=part)
+        for name, part in {"draft": "few", "paper": "handful"}.items()
     ]
+    # What K is worth is its time; the pictures are equal (tests/diffcolor/test_colorize.py).
+    found += [Variant(name=f"k-{k}", **full, prompt="hinted", k=k, part="handful") for k in (1, 8)]
     return found
 
 

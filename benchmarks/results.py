@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipelines.evaluate.figures import spread
+
 DRAWS = 4000
 Rows = dict[str, dict]  # of one variant and part, by case
 Figure = Callable[[list[dict]], float]
@@ -63,6 +65,7 @@ PHOTOGRAPHS: dict[str, tuple[Figure, str]] = {
     "CIEDE2000": (mean_of("ciede2000"), ".2f"),
     "colourfulness / truth's": (vividness, ".2f"),
     "judge's margin": (mean_of("margin"), ".3f"),
+    "training, s": (mean_of("seconds"), ".0f"),
 }
 SCENES: dict[str, tuple[Figure, str]] = {
     "hint taken, %": (taken, ".0f"),
@@ -70,6 +73,7 @@ SCENES: dict[str, tuple[Figure, str]] = {
     "bleed, a*b* units": (mean_of("bleed"), ".1f"),
     "a*b* error / gray's": (pooled_ratio, ".3f"),
     "judge's margin": (mean_of("margin"), ".3f"),
+    "training, s": (mean_of("seconds"), ".0f"),
 }
 
 
@@ -149,58 +153,109 @@ def fill(document: str, name: str, content: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", document)
 
 
-TABLES: dict[str, tuple[str, dict[str, str], str | None]] = {
-    "parts, photographs": (
-        "photograph",
-        {
-            "gray": "gray",
-            "base": "base model alone (SDEdit)",
-            "base-aligned": "… with alignment",
-            "base-consistent": "… luminance-consistent",
-            "base-consistent-aligned": "… both",
-            "stage-1": "stage 1",
-            "stage-1-no-alignment": "… without alignment",
-            "stages-1-2": "stages 1 + 2",
-            "stages-1-2-no-alignment": "… without alignment",
-            "base-hinted": "base model, hinted",
-            "stages-1-2-hinted": "stages 1 + 2, hinted",
-        },
-        None,
-    ),
+PARTS = {
+    "gray": "gray",
+    "base": "base model alone (SDEdit)",
+    "base-aligned": "… with alignment",
+    "base-consistent": "… luminance-consistent",
+    "base-consistent-aligned": "… both",
+    "stage-1-no-alignment": "stage 1",
+    "stage-1-aligned": "… with alignment",
+    "stages-1-2-no-alignment": "stages 1 + 2",
+    "stages-1-2-aligned": "… with alignment",
+    "base-hinted": "base model, hinted",
+    "stages-1-2-hinted": "stages 1 + 2, hinted",
 }
-TABLES["parts, scenes"] = (
-    "scene",
-    TABLES["parts, photographs"][1]
-    | {"base-other": "base model, another hue", "stages-1-2-other": "recoloured, another hue"},
-    None,
+STAGE_1 = {
+    "stage-1": "as shipped",
+    "stage-1-noise-only": "noise loss only, on gray",
+    "stage-1-no-negatives": "contrastive without negatives",
+    "stage-1-target-gray": "noise loss on gray (the paper's)",
+    "stage-1-target-prior": "noise loss on the base's own prediction",
+    **{f"stage-1-lambda-{value}": f"lambda {value}" for value in (0.05, 0.15, 0.5, 1.5)},
+    **{f"stage-1-tau-{value}": f"tau {value}" for value in (0.02, 0.2)},
+}
+ETAS = (
+    {f"eta-{value}": f"eta {value}" for value in (0.5, 0.7, 0.9)}
+    | {"stages-1-2-hinted": "eta 1.0"}
+    | {f"eta-{value}": f"eta {value}" for value in (1.2, 1.4)}
 )
+SAMPLING = (
+    {"base-hinted": "as shipped"}
+    | {f"base-strength-{value}": f"strength {value}" for value in (0.3, 0.4, 0.5, 0.65, 0.8, 1.0)}
+    | {f"base-guidance-{value}": f"guidance {value}" for value in (1.0, 2.0, 3.0, 5.0)}
+    | {f"base-steps-{value}": f"{value} steps" for value in (10, 20, 50)}
+)
+PRESETS = {
+    "stages-1-2-hinted": "balanced",
+    "preset-draft": "draft",
+    "preset-paper": "paper",
+    "k-1": "balanced, K = 1",
+    "k-8": "balanced, K = 8",
+}
+OTHER_HUES = {"base-other": "base model, another hue", "stages-1-2-other": "recoloured, another hue"}
+TABLES: dict[str, tuple[str, dict[str, str], str | None]] = {}  # part, variants, the one they are compared with
 for _part in ("photograph", "scene"):
-    TABLES[f"stage 1, {_part}s"] = (
-        _part,
-        {
-            "stage-1": "as shipped",
-            "stage-1-noise-only": "noise loss only",
-            "stage-1-no-negatives": "contrastive without negatives",
-            **{f"stage-1-lambda-{value}": f"lambda {value}" for value in (0.05, 0.15, 0.5, 1.5)},
-            **{f"stage-1-tau-{value}": f"tau {value}" for value in (0.02, 0.2)},
-        },
-        "stage-1",
-    )
-    TABLES[f"eta, {_part}s"] = (
-        _part,
-        {f"eta-{value}": f"eta {value}" for value in (0.5, 0.7, 0.9)}
-        | {"stages-1-2-hinted": "eta 1.0"}
-        | {f"eta-{value}": f"eta {value}" for value in (1.2, 1.4)},
-        None,
-    )
-    TABLES[f"sampling, {_part}s"] = (
-        _part,
-        {"base-hinted": "as shipped"}
-        | {f"base-strength-{value}": f"strength {value}" for value in (0.5, 0.65, 0.9, 1.0)}
-        | {f"base-guidance-{value}": f"guidance {value}" for value in (1.0, 2.0, 5.0)}
-        | {f"base-steps-{value}": f"{value} steps" for value in (10, 50)},
-        "base-hinted",
-    )
+    TABLES |= {
+        f"parts, {_part}s": (_part, PARTS | (OTHER_HUES if _part == "scene" else {}), None),
+        f"stage 1, {_part}s": (_part, STAGE_1, "stage-1"),
+        f"eta, {_part}s": (_part, ETAS, None),
+        f"sampling, {_part}s": (_part, SAMPLING, "base-hinted"),
+        f"presets, {_part}s": (_part, PRESETS, "stages-1-2-hinted"),
+    }
+
+
+def picked(runs: Path, names: Sequence[str], score: Callable[[dict], float], part: str) -> list[dict]:
+    """Of each case's pictures, one per variant, the one with the highest score."""
+    ladders = [read(runs, name, part) for name in names]
+    shared = set.intersection(*(set(ladder) for ladder in ladders))
+    return [max((ladder[one] for ladder in ladders), key=score) for one in sorted(shared)]
+
+
+RULES: dict[str, Callable[[dict], float]] = {
+    "the judge's margin": lambda row: row["margin"],
+    "the least stray colour": lambda row: -row["stray_color"],
+    "margin less 0.1 x stray colour": lambda row: row["margin"] - 0.1 * row["stray_color"],
+    "margin less 0.3 x stray colour": lambda row: row["margin"] - 0.3 * row["stray_color"],
+    "margin less stray colour": lambda row: row["margin"] - row["stray_color"],
+    "the truth's advice (the nearest)": lambda row: -row["ab_error"],
+}
+
+
+def picks(runs: Path, part: str) -> str:
+    """What rules make of the eta ladder."""
+    columns = PHOTOGRAPHS if part == "photograph" else SCENES
+    names = [name for name in ETAS if read(runs, name, part)]
+    lines = [f"| picked by | n | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    for label, score in RULES.items():
+        rows = picked(runs, names, score, part) if names else []
+        if rows:
+            cells = [f"{figure(rows):{form}}" for figure, form in columns.values()]
+            lines.append(f"| {label} | {len(rows)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def series(runs: Path, names: dict[str, str]) -> str:
+    """How far pictures of one title are apart in mean colour."""
+    lines = ["| | series | spread, a*b* units | spread of the truths |", "|---|---|---|---|"]
+    for name, label in names.items():
+        groups: dict[str, list[dict]] = {}
+        for row in read(runs, name, "photograph").values():
+            groups.setdefault(row["group"], []).append(row)
+        several = [rows for rows in groups.values() if len(rows) > 1]
+        if several:
+            apart = [
+                np.mean([spread(np.array([[row[f"mean_{x}{w}"] for x in "ab"] for row in rows])) for rows in several])
+                for w in ("", "_truth")
+            ]
+            lines.append(f"| {label} | {len(several)} | {apart[0]:.1f} | {apart[1]:.1f} |")
+    return "\n".join(lines)
+
+
+SERIES = {
+    "base-consistent-aligned": "base model, a seed for each picture",
+    "base-shared-seed": "base model, one seed for a series",
+}
 
 
 def main(runs: Path, document: Path) -> None:
@@ -208,6 +263,9 @@ def main(runs: Path, document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     for name, (part, names, reference) in TABLES.items():
         text = fill(text, name, table(runs, names, part, reference))
+    for part in ("photograph", "scene"):
+        text = fill(text, f"picks, {part}s", picks(runs, part))
+    text = fill(text, "series", series(runs, SERIES))
     document.write_text(text, encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 
+import torch
 from torch import Tensor
 
 from diffcolor.base_model import BaseModel, Judge
@@ -46,6 +47,11 @@ def find_color_prior(
         # this picture, so the loss is weighted with the share of signal in x_t.
         features = judge.image_features(replace_luma(rgb, gray))
         loss_con = signal_share[timesteps] * contrastive_loss(features, positive, negatives, config.temperature)
-        loss_dif = denoising_loss(model_output, training_target(base, latents, noise, timesteps))
+        if config.denoising_target == "prior":
+            with torch.no_grad():
+                target = denoise(base, x_t, timesteps, context_embeds)
+        else:
+            target = training_target(base, latents, noise, timesteps)
+        loss_dif = denoising_loss(model_output, target)
         stage.update(config.contrastive_weight * loss_con + loss_dif)
         yield stage.progress(contrastive=loss_con, denoising=loss_dif)

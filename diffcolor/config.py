@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
 
 # arXiv 2308.01655, stage 1; wording of the authors' public notebooks.
 ANTI_COLOR_PROMPTS = (
@@ -57,6 +58,9 @@ class FitConfig:
         lora_rank: rank of every adapted linear layer.
         contrastive_weight: lambda of `L = lambda * L_con + L_dif`.
         temperature: tau of the contrastive loss, on cosines.
+        denoising_target: what `L_dif` of stage 1 asks for: "gray", the noise that was added to the gray latents (the
+            paper), which pulls colours towards none; or "prior", what the base predicts there without adapters, which
+            holds them where the base has them (ours).
         anti_color_prompts: the negatives; a row may bring its own.
         plateau_window: a stage ends for an image when its mean loss over this many steps is no longer
             `plateau_improvement` better (relative) than over the window before; 0 never stops early.
@@ -72,6 +76,7 @@ class FitConfig:
     lora_rank: int = 8
     contrastive_weight: float = 0.5
     temperature: float = 0.05
+    denoising_target: Literal["gray", "prior"] = "gray"
     anti_color_prompts: tuple[str, ...] = ANTI_COLOR_PROMPTS
     plateau_window: int = 0
     plateau_improvement: float = 0.02
@@ -82,6 +87,10 @@ class FitConfig:
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, must be >= 0")
         _require(self.lora_rank >= 1, f"lora_rank is {self.lora_rank}, must be >= 1")
         _require(self.temperature > 0, f"temperature is {self.temperature}, must be > 0")
+        _require(
+            self.denoising_target in ("gray", "prior"),
+            f'denoising_target is {self.denoising_target!r}, must be "gray" or "prior"',
+        )
         _require(bool(self.anti_color_prompts), "anti_color_prompts is empty: the contrastive loss needs a negative")
 
 

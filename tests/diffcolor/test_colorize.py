@@ -124,6 +124,15 @@ def test_training_moves_the_embedding_and_the_adapters(base, judge, together):
     assert not torch.equal(untrained.optimized_embeds, together[0].optimized_embeds)
 
 
+def test_the_prior_alone_asks_for_no_change(base, judge):
+    """Without the contrastive loss, the untouched base is the optimum of stage 1 when it is held there; gray is not."""
+    config = replace(TINY.fit, contrastive_weight=0.0, embedding_steps=0, in_context_steps=0)
+    (held,) = fitted(base, judge, [scan(0)], replace(config, denoising_target="prior"))
+    (pulled,) = fitted(base, judge, [scan(0)], replace(config, denoising_target="gray"))
+    assert all(not tensor.any() for tensor in held.lora.up.values())
+    assert all(tensor.any() for tensor in pulled.lora.up.values())
+
+
 def test_a_non_finite_loss_fails_its_image_alone(base, judge, together):
     broken = scan(0, gray=torch.full((1, 32, 32), torch.nan))
     bad, good = fitted(base, judge, [broken, scan(1)], replace(TINY.fit, color_prior_steps=4))

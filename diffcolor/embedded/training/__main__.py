@@ -17,6 +17,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=20.0, help="budget of the training")
     parser.add_argument("--seed", type=int, default=0, help="of weights and pictures; a pool is named by it")
     parser.add_argument("--pictures", type=int, default=24000, help="pool: how many to encode")
+    parser.add_argument(
+        "--photograph-share", type=float, help="of the pictures; the rest are scenes (vae 0.65, else 0.5)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--resume", action="store_true", help="vae, judge, unet: go on from the weights in --runs")
     return parser.parse_args()
@@ -29,7 +32,9 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     from .runs import open_sources
 
-    share = {"vae": 0.65}.get(arguments.command, 0.5)
+    share = arguments.photograph_share
+    if share is None:
+        share = 0.65 if arguments.command == "vae" else 0.5
     source, held_out = open_sources(arguments.photographs, arguments.stamps, arguments.seed, share)
     if arguments.command == "vae":
         from .train_vae import train_vae

@@ -75,13 +75,13 @@ class Conditioning:
         return self.text_encoder(tokenize(self.tokenizer, captions, padding="max_length")).last_hidden_state
 
 
-def spoil_color(latents: Tensor, grays: Tensor, timesteps: Tensor, share: float = 0.5) -> Tensor:
+def spoil_color(latents: Tensor, grays: Tensor, timesteps: Tensor, share: float = 0.6) -> Tensor:
     """The latents from which noisy ones are made, some with their colour taken away, muted or in the wrong place.
 
     Sampling starts from noised gray latents, and its early predictions are muted and misplaced; a model that only ever
     saw noised true colours takes missing colour for a fact, and a blotch of noise for the colour of something. So a
-    share of the noisy latents of timesteps 150 and above is made from gray pictures (a third of them), muted ones (a
-    third), and pictures with another's colours or their own shifted, while the target stays the colour latents.
+    share of the noisy latents of timesteps 50 and above is made from gray pictures (half of them), muted ones (a
+    quarter), and pictures with another's colours or their own shifted, while the target stays the colour latents.
 
     Args:
         latents, grays: (B, C, h, w), of pictures and of their gray versions.
@@ -93,12 +93,12 @@ def spoil_color(latents: Tensor, grays: Tensor, timesteps: Tensor, share: float 
     """
     count = len(latents)
     color = latents - grays
-    kind = torch.randint(0, 3, (count,))
+    kind = torch.randint(0, 4, (count,))
     shift = [int(torch.randint(2, size - 1, ())) for size in color.shape[2:]]
     misplaced = color.roll(shift, (2, 3)) if torch.rand(()) < 0.5 else color.roll(1, 0)
-    strength = torch.where(kind == 0, torch.zeros(count), torch.rand(count))[:, None, None, None]
-    spoilt = grays + strength * torch.where((kind == 2)[:, None, None, None], misplaced, color)
-    chosen = (torch.rand(count) < share) & (timesteps >= 150)
+    strength = torch.where(kind < 2, torch.zeros(count), torch.rand(count))[:, None, None, None]
+    spoilt = grays + strength * torch.where((kind == 3)[:, None, None, None], misplaced, color)
+    chosen = (torch.rand(count) < share) & (timesteps >= 50)
     return torch.where(chosen[:, None, None, None], spoilt, latents)
 
 
@@ -113,9 +113,12 @@ def color_axes(pools: Iterable[Pool], count: int = 2) -> Tensor:
 
 
 def draw_timesteps(count: int) -> Tensor:
-    """(count,) in [0, 1000): mostly 50 to 800, where sampling from a noised scan passes and colour is decided."""
+    """(count,) in [0, 1000): mostly 30 to 500, where the noised scan still shows what is where.
+
+    From more noise than that, a word's colour lands in the middle of the picture instead of on its object.
+    """
     whole = torch.randint(0, 1000, (count,))
-    return torch.where(torch.rand(count) < 0.85, torch.randint(50, 800, (count,)), whole)
+    return torch.where(torch.rand(count) < 0.85, torch.randint(30, 500, (count,)), whole)
 
 
 def velocity_batch(
