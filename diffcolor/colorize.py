@@ -21,10 +21,11 @@ from diffcolor.in_context import fine_tune, optimize_embedding
 from diffcolor.lockstep import Lockstep, Progress
 from diffcolor.lora import LoRA, attached_lora, init_lora, stack
 from diffcolor.luminance import replace_luma
-from diffcolor.measures import clip_margins
+from diffcolor.measures import clip_margins, stray_color
 from diffcolor.prompts import embed_prompts, with_identifiers
 
 STAGES = ("color_prior", "embedding", "in_context")
+STRAY_COLOR_WEIGHT = 0.1
 MAX_SAMPLING_BATCH = 8  # pictures sampled at once: bounds memory whatever the number of prompts
 
 
@@ -56,11 +57,22 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True)
 class Colored:
-    """One candidate: `rgb` is (3, H, W) in [0, 1] with the scan's luma, `clip_margin` the judge's opinion of it."""
+    """One candidate.
+
+    Attributes:
+        rgb: (3, H, W) in [0, 1] with the scan's luma.
+        clip_margin, stray_color: the judge's opinion of it, and how much of its colour ignores the scan's edges.
+    """
 
     rgb: Tensor
     eta: float
     clip_margin: float
+    stray_color: float
+
+    @property
+    def score(self) -> float:
+        """By which the favourite is picked: neither signal alone may choose (docs/results.md, "Picking")."""
+        return self.clip_margin - STRAY_COLOR_WEIGHT * self.stray_color
 
 
 def fit(
@@ -146,7 +158,7 @@ def recolor(
     """Samples each (fitted, target prompt) at every eta of the ladder. No training.
 
     Returns:
-        For each request its candidates, the judge's favourite first.
+        For each request its candidates, the favourite first.
     """
     jobs = [(fitted, target, eta) for fitted, target in requests for eta in config.etas]
     candidates = []
@@ -166,12 +178,12 @@ def recolor(
             features = judge.image_features(final)
         margins = clip_margins(features, judge.text_features(list(targets)), anti_color_features(judge, scans))
         candidates += [
-            Colored(rgb=rgb, eta=eta, clip_margin=float(margin))
-            for rgb, eta, margin in zip(final, etas, margins, strict=True)
+            Colored(rgb=rgb, eta=eta, clip_margin=float(margin), stray_color=float(stray))
+            for rgb, eta, margin, stray in zip(final, etas, margins, stray_color(final, gray), strict=True)
         ]
     ladder = len(config.etas)
     return [
-        sorted(candidates[first : first + ladder], key=lambda one: -one.clip_margin)
+        sorted(candidates[first : first + ladder], key=lambda one: -one.score)
         for first in range(0, len(candidates), ladder)
     ]
 

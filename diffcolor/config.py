@@ -100,7 +100,7 @@ class Config:
 
     Attributes:
         etas: the ladder of interpolation weights `e = (1 - eta) e_opt + eta e_tgt`; each is sampled,
-            the judge picks, the runners-up's figures are kept.
+            the best by `Colored.score` is the output, the others are kept beside it.
     """
 
     preset: str = "paper"

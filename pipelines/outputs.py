@@ -139,6 +139,7 @@ class Studio:
             eta=best.eta,
             colorfulness=_colorfulness(best),
             clip_margin=best.clip_margin,
+            stray_color=best.stray_color,
             chroma_reduced=stored.reductions.share,
             chroma_kept=stored.reductions.mean_kept,
             repaired=stored.reductions.repaired,
@@ -149,6 +150,7 @@ class Studio:
                 {
                     "eta": one.eta,
                     "clip_margin": one.clip_margin,
+                    "stray_color": one.stray_color,
                     "colorfulness": _colorfulness(one),
                     "preview": self.store_preview(
                         f"{number}-eta-{one.eta:g}", self.view.chroma(one.rgb), CANDIDATE_SIDE

@@ -20,6 +20,7 @@ _CANDIDATE = pa.struct(
     [
         ("eta", pa.float64()),
         ("clip_margin", pa.float64()),
+        ("stray_color", pa.float64()),
         ("colorfulness", pa.float64()),
         ("preview", pa.string()),
     ]
@@ -34,6 +35,7 @@ _OUTPUT = pa.struct(
         ("eta", pa.float64()),
         ("colorfulness", pa.float64()),
         ("clip_margin", pa.float64()),
+        ("stray_color", pa.float64()),
         ("chroma_reduced", pa.float64()),
         ("chroma_kept", pa.float64()),
         ("repaired", pa.int64()),
@@ -122,6 +124,7 @@ class Output:
     Attributes:
         chroma_reduced: share of the pixels whose chroma was out of gamut and was reduced.
         chroma_kept: share of its chroma that such a pixel kept, on average.
+        stray_color: colour that changes where the scan does not, relative to all colour (`measures.stray_color`).
         repaired: pixels whose rounding was put right in integers.
         lightness_mean, lightness_max: how far CIELAB lightness moved at equal luma, in the preview.
         candidates: the eta ladder's figures and previews, best first.
@@ -139,6 +142,7 @@ class Output:
     candidates: tuple[dict[str, Any], ...]
     format: str | None = None
     bytes: int | None = None
+    stray_color: float | None = None
     chroma_reduced: float | None = None
     chroma_kept: float | None = None
     repaired: int | None = None

@@ -122,6 +122,7 @@ def _variant(output: Output) -> dict[str, Any]:
         "eta": output.eta,
         "colorfulness": _rounded(output.colorfulness, 1),
         "margin": _rounded(output.clip_margin),
+        "stray": _rounded(output.stray_color),
         "reduced": _rounded(output.chroma_reduced, 4),
         "source": output.source,
     }
@@ -142,6 +143,7 @@ def _details(row: ResultRow) -> dict[str, Any]:
                     {
                         "eta": one["eta"],
                         "margin": _rounded(one["clip_margin"]),
+                        "stray": _rounded(one.get("stray_color")),
                         "colorfulness": _rounded(one["colorfulness"], 1),
                         "preview": _place(one.get("preview")),
                     }

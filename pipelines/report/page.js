@@ -286,7 +286,7 @@ function ladder(row, more, chosen, decision) {
   const variant = row.variants[chosen];
   const side = make("div", { class: "side" });
   for (const one of more.variants[chosen].candidates) {
-    const caption = `eta ${one.eta}: agreement ${one.margin}, colourfulness ${one.colorfulness}`;
+    const caption = `eta ${one.eta}: agreement ${one.margin}, stray colour ${one.stray}, colourfulness ${one.colorfulness}`;
     const frame = one.preview ? framed(one.preview, caption, `${row.id} at eta ${one.eta}`) : make("figure", {}, make("figcaption", {}, caption));
     const isMade = one.eta === variant.eta;
     const picked = decision && decision.decision !== "reject" && (decision.eta ? Number(decision.eta) === one.eta : isMade);
