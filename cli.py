@@ -83,10 +83,10 @@ EtaOption = Annotated[
 ]
 
 
-def _config(preset: Preset, etas: list[float] | None):
-    from diffcolor.config import PRESETS
+def _config(preset: Preset, base_model: str, etas: list[float] | None):
+    from diffcolor.config import preset_for
 
-    config = PRESETS[preset.value]
+    config = preset_for(preset.value, base_model)
     return replace(config, etas=tuple(etas)) if etas else config
 
 
@@ -179,7 +179,7 @@ def submit(
         output=output,
         base_model=base_model,
         judge=judge,
-        config=_config(preset, eta),
+        config=_config(preset, base_model, eta),
         device=device.value,
         images_per_step=images_per_step,
         max_pixels=max_pixels,
@@ -322,9 +322,15 @@ def recolor(
     made, failed = [], False
     with reported():
         requests = read_recolor_requests(manifest) if manifest else [(id, tuple(prompt))]
-        config = _config(preset or Preset.balanced, eta) if preset or eta else None
-        recolorer = Recolorer(output, config=config, device=device.value, base_model=base_model, judge=judge)
-        for row_id, outcome in recolorer.recolor_all(requests, again=config is not None):
+        recolorer = Recolorer(
+            output,
+            preset=preset and preset.value,
+            etas=eta,
+            device=device.value,
+            base_model=base_model,
+            judge=judge,
+        )
+        for row_id, outcome in recolorer.recolor_all(requests, again=bool(preset or eta)):
             if isinstance(outcome, Exception):
                 say(f"{row_id}: {outcome}")
                 failed = True

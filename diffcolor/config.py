@@ -143,6 +143,20 @@ PRESETS["draft"] = replace(
 )
 
 
+def preset_for(name: str, base_model: str = "mini") -> Config:
+    """A preset as it is for a base model.
+
+    The embedded model was trained to be started from a scan under little noise (docs/decisions/0010); any other, which
+    would find that gray is the picture's colour, is started where the paper starts it.
+    """
+    config = PRESETS[name]
+    if base_model == "mini":
+        return config
+    strength = SampleConfig().strength
+    fit = replace(config.fit, primary=replace(config.fit.primary, strength=strength))
+    return replace(config, fit=fit, sample=replace(config.sample, strength=strength))
+
+
 def digest(config: FitConfig | SampleConfig | Config) -> str:
     """Returns sha256 (hex) over the canonical JSON of `config` and the method's version."""
     canonical = json.dumps({"method": METHOD_VERSION, **asdict(config)}, sort_keys=True, separators=(",", ":"))

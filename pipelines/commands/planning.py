@@ -46,7 +46,7 @@ def estimate(
     as_json: Json = False,
 ) -> None:
     """Time, worker hours, storage and cost of a job, from a few of its images run for real here."""
-    from diffcolor.config import PRESETS
+    from diffcolor.config import preset_for
     from manifests.read import read_rows, validated
     from pipelines.estimate import estimate as estimated
     from pipelines.jobspec import JobSpec
@@ -62,7 +62,7 @@ def estimate(
             output="",
             base_model=base_model,
             judge=judge,
-            config=PRESETS[preset.value],
+            config=preset_for(preset.value, base_model),
             device=device.value,
             images_per_step=images_per_step,
         )

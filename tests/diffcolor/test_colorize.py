@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffcolor.colorize import Fitted, Scan, fit, recolor
-from diffcolor.config import PRESETS
+from diffcolor.config import PRESETS, preset_for
 from diffcolor.errors import NonFiniteLossError
 from diffcolor.lora import target_layers
 from diffcolor.luminance import soft_luma
@@ -154,3 +154,15 @@ def test_paper_preset_is_the_papers_and_never_stops_early():
     assert (paper.color_prior_steps, paper.embedding_steps, paper.in_context_steps) == (1500, 500, 1000)
     assert paper.plateau_window == 0
     assert paper.contrastive_weight == 0.5
+
+
+def test_other_base_models_are_started_where_the_paper_starts_them():
+    """The embedded model alone was taught to start from a scan under little noise."""
+    for name, config in PRESETS.items():
+        assert preset_for(name, "mini") == config
+        other = preset_for(name, "stable-diffusion-v1-5/stable-diffusion-v1-5")
+        assert other.sample.strength == other.fit.primary.strength == PRESETS["paper"].sample.strength
+        strength = config.sample.strength
+        primary = replace(other.fit.primary, strength=config.fit.primary.strength)
+        fit_ = replace(other.fit, primary=primary)
+        assert replace(other, fit=fit_, sample=replace(other.sample, strength=strength)) == config
