@@ -24,8 +24,8 @@ def mini():
 
 
 def ball() -> torch.Tensor:
-    """A shaded ball on a plain ground, (1, 80, 80) in [0, 1]."""
-    y, x = np.mgrid[-1:1:80j, -1:1:80j]
+    """A shaded ball on a plain ground, (1, 128, 128) in [0, 1]."""
+    y, x = np.mgrid[-1:1:128j, -1:1:128j]
     height = np.sqrt(np.clip(0.36 - x**2 - y**2, 0, None))
     shade = np.where(height > 0, 0.3 + 0.5 * np.clip(height / 0.6 - 0.2 * (x + y), 0, 1), 0.72 - 0.05 * y)
     return torch.tensor(shade, dtype=torch.float32)[None]
@@ -45,7 +45,7 @@ def untrained(base, a_scan: Scan) -> Fitted:
 
 def ball_hue(rgb: torch.Tensor) -> float:
     """Hue in degrees of the ball's mean colour."""
-    r, g, b = rgb[:, 30:50, 30:50].mean((1, 2)).tolist()
+    r, g, b = rgb[:, 48:80, 48:80].mean((1, 2)).tolist()
     return 360 * colorsys.rgb_to_hsv(r, g, b)[0]
 
 
@@ -58,7 +58,7 @@ def test_all_parts_are_there_for_stock_diffusers():
         embedded_folder("mini"), safety_checker=None, feature_extractor=None, requires_safety_checker=False
     )
     image = pipeline("a red apple", num_inference_steps=2, output_type="np").images[0]
-    assert image.shape == (80, 80, 3)
+    assert image.shape == (128, 128, 3)
 
 
 def test_the_word_decides_the_hue(mini):
