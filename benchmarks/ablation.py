@@ -182,7 +182,8 @@ class Bench:
                 signals = {"margin": margin, "stray_color": stray, "seconds": cost}
                 rows.append({"id": case.id, **signals, **figures(case, rgb, variant)})
         file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows), file)
+        names = dict.fromkeys(name for row in rows for name in row)  # pyarrow looks at the first row alone
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), file)
         print(f"{variant.name}: {time.perf_counter() - started:.0f} s; {summary(rows)}", flush=True)
 
     @torch.no_grad()
