@@ -110,6 +110,7 @@ def fit(
             random_streams(scans, name),
             failures,
             budget=budget,
+            timestep_share=config.primary.strength if config.timesteps == "sampling" else 1.0,
             plateau_window=config.plateau_window,
             plateau_improvement=config.plateau_improvement,
             frozen=lora.named() | frozen,

@@ -62,6 +62,8 @@ class FitConfig:
             paper), which pulls colours towards none; or "prior", what the base predicts there without adapters, which
             holds them where the base has them (ours).
         anti_color_prompts: the negatives; a row may bring its own.
+        timesteps: from which t is drawn: "all" (the paper), or those that "sampling" passes at the strength of
+            `primary` (ours): what is learned elsewhere is never used.
         plateau_window: a stage ends for an image when its mean loss over this many steps is no longer
             `plateau_improvement` better (relative) than over the window before; 0 never stops early.
         primary: how the primary colour image is sampled between the stages.
@@ -78,6 +80,7 @@ class FitConfig:
     temperature: float = 0.05
     denoising_target: Literal["gray", "prior"] = "gray"
     anti_color_prompts: tuple[str, ...] = ANTI_COLOR_PROMPTS
+    timesteps: Literal["all", "sampling"] = "all"
     plateau_window: int = 0
     plateau_improvement: float = 0.02
     primary: SampleConfig = field(default_factory=SampleConfig)
@@ -91,6 +94,7 @@ class FitConfig:
             self.denoising_target in ("gray", "prior"),
             f'denoising_target is {self.denoising_target!r}, must be "gray" or "prior"',
         )
+        _require(self.timesteps in ("all", "sampling"), f'timesteps is {self.timesteps!r}, must be "all" or "sampling"')
         _require(bool(self.anti_color_prompts), "anti_color_prompts is empty: the contrastive loss needs a negative")
 
 
@@ -128,6 +132,7 @@ PRESETS = {
             in_context_learning_rate=3e-4,
             contrastive_weight=0.15,
             denoising_target="prior",
+            timesteps="sampling",
             plateau_window=20,
             primary=_quick,
         ),

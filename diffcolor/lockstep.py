@@ -40,6 +40,7 @@ class Lockstep:
         generators: one per image, the only source of its randomness.
         failures: shared by the stages of a fit: image index to its error.
         budget: steps of this stage.
+        timestep_share: t is drawn from [0, timestep_share * number of timesteps).
         frozen: what later stages need and this one does not train, each (K, ...): goes into the checkpoints.
         resumed: where this stage goes on from, each tensor with the image axis in front; None starts it.
     """
@@ -52,6 +53,7 @@ class Lockstep:
         failures: dict[int, NonFiniteLossError],
         *,
         budget: int,
+        timestep_share: float = 1.0,
         plateau_window: int,
         plateau_improvement: float,
         frozen: Mapping[str, Tensor],
@@ -59,6 +61,7 @@ class Lockstep:
     ) -> None:
         self.stage, self.base, self.generators, self.failures = stage, base, generators, failures
         self.budget, self.window, self.improvement = budget, plateau_window, plateau_improvement
+        self.timesteps = max(1, round(timestep_share * base.scheduler.config.num_train_timesteps))
         self.frozen, self.resumed = frozen, resumed
         self.live = torch.tensor([image not in failures for image in range(len(generators))])
         self.history: list[Tensor] = []
@@ -94,8 +97,8 @@ class Lockstep:
         Departs from the paper: t is not drawn independently at each step but follows a golden-ratio sequence from a
         random offset. It is as uniform, and short budgets see every noise level.
         """
-        step, count = len(self.history), self.base.scheduler.config.num_train_timesteps
-        timesteps = ((self.offsets + step * _GOLDEN) % 1 * count).long().clamp_max(count - 1)
+        step = len(self.history)
+        timesteps = ((self.offsets + step * _GOLDEN) % 1 * self.timesteps).long().clamp_max(self.timesteps - 1)
         return timesteps.to(latents.device), draw_noise(self.generators, latents.shape[1:], latents.device)
 
     def update(self, losses: Tensor) -> None:

@@ -124,6 +124,30 @@ def test_training_moves_the_embedding_and_the_adapters(base, judge, together):
     assert not torch.equal(untrained.optimized_embeds, together[0].optimized_embeds)
 
 
+@pytest.mark.parametrize(("timesteps", "highest"), [("all", 999), ("sampling", 299)])
+def test_training_sees_the_timesteps_it_is_to_see(base, judge, timesteps, highest):
+    seen, real = [], base.unet.forward
+
+    def forward(x, t, *given, **more):
+        seen.append(t)
+        return real(x, t, *given, **more)
+
+    config = replace(
+        TINY.fit, color_prior_steps=30, timesteps=timesteps, primary=replace(TINY.fit.primary, strength=0.3)
+    )
+    base.unet.forward = forward
+    try:
+        for progress in fit(base, judge, [scan(0)], config):
+            if progress.stage != "color_prior":
+                break  # sampling has its own
+            assert len(seen) <= 30
+    finally:
+        base.unet.forward = real
+    drawn = torch.cat(seen[:30])
+    assert 0.8 * highest < drawn.max() <= highest
+    assert drawn.min() < 0.2 * highest
+
+
 def test_the_prior_alone_asks_for_no_change(base, judge):
     """Without the contrastive loss, the untouched base is the optimum of stage 1 when it is held there; gray is not."""
     config = replace(TINY.fit, contrastive_weight=0.0, embedding_steps=0, in_context_steps=0)
