@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from skimage.color import rgb2lab
 from torch import Tensor
 
 from benchmarks.validation import Case, photographs, scenes
@@ -50,6 +51,7 @@ class Variant:
         prompt: "caption", "hinted", "other" (another hue), "gray" (nothing is sampled).
         eta: of the embedding, after stage 2.
         k: images in lockstep.
+        against: the variant from whose pictures the grounds' colours are not to depart: what recolouring spares.
         seed: what it is derived from: each picture's own "id", or its "group" (a photograph's title).
         negatives: False leaves the contrastive loss only its pull towards the caption.
         part: "photographs", "scenes", "all", or so many of both as PARTS says.
@@ -65,6 +67,7 @@ class Variant:
     seed: str = "id"
     negatives: bool = True
     part: str = "all"
+    against: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,8 +182,9 @@ class Bench:
             for case, picture, margin, stray, cost in zip(cases, pictures, margins, strays, seconds, strict=True):
                 rgb = native(case, picture)
                 Image.fromarray(rgb).save(folder / f"{case.id}.png")
+                known = folder.parent / variant.against / f"{case.id}.png" if variant.against else None
                 signals = {"margin": margin, "stray_color": stray, "seconds": cost}
-                rows.append({"id": case.id, **signals, **figures(case, rgb, variant)})
+                rows.append({"id": case.id, **signals, **figures(case, rgb, variant, known)})
         file.parent.mkdir(parents=True, exist_ok=True)
         names = dict.fromkeys(name for row in rows for name in row)  # pyarrow looks at the first row alone
         pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), file)
@@ -219,8 +223,8 @@ def native(case: Case, picture: Tensor) -> NDArray[np.uint8]:
     return recombine(gray, ChromaUpsampler(gray, chroma).rows(0, len(gray)))
 
 
-def figures(case: Case, rgb: NDArray[np.uint8], variant: Variant) -> dict[str, float | str]:
-    """Against the truth, and for a scene the hint."""
+def figures(case: Case, rgb: NDArray[np.uint8], variant: Variant, known: Path | None) -> dict[str, float | str]:
+    """Against the truth, for a scene the hint, and for a recoloured one the picture before."""
     found = against_truth(rgb, case.truth)
     found["group"] = case.group
     for whose, picture in {"": rgb, "_truth": case.truth}.items():
@@ -229,6 +233,10 @@ def figures(case: Case, rgb: NDArray[np.uint8], variant: Variant) -> dict[str, f
     if case.mask is not None:
         color = case.other_color if variant.prompt == "other" else case.hint_color
         found |= hint_agreement(rgb, case.mask, color)
+        found["bleed_truth"] = hint_agreement(case.truth, case.mask, color)["bleed"]
+        if known:
+            before = rgb2lab(np.asarray(Image.open(known)))
+            found["ground_change"] = np.hypot(*np.moveaxis((rgb2lab(rgb) - before)[~case.mask][:, 1:], -1, 0)).mean()
     return found
 
 
@@ -263,12 +271,12 @@ def variants() -> list[Variant]:
         Variant(name="base-consistent", sample=replace(plain, luminance_consistent=True)),
         Variant(name="base-consistent-aligned", sample=replace(shipped, luminance_consistent=True, align=True)),
         Variant(name="base-hinted", prompt="hinted"),
-        Variant(name="base-other", prompt="other", part="scenes"),
+        Variant(name="base-other", prompt="other", part="scenes", against="base-hinted"),
         Variant(name="base-shared-seed", seed="group", part="photographs"),
         Variant(name="stage-1", **full, after="color_prior"),
         Variant(name="stages-1-2", **full),
         Variant(name="stages-1-2-hinted", **full, prompt="hinted"),
-        Variant(name="stages-1-2-other", **full, prompt="other", part="scenes"),
+        Variant(name="stages-1-2-other", **full, prompt="other", part="scenes", against="stages-1-2-hinted"),
         *(Variant(name=f"eta-{eta}", **full, prompt="hinted", eta=eta) for eta in ETAS),
     ]
     for name, align in {"no-alignment": False, "aligned": True}.items():

@@ -71,6 +71,7 @@ SCENES: dict[str, tuple[Figure, str]] = {
     "hint taken, %": (taken, ".0f"),
     "hue error, median °": (hue_error, ".0f"),
     "bleed, a*b* units": (mean_of("bleed"), ".1f"),
+    "… more than the truth's": (lambda rows: mean_of("bleed")(rows) - mean_of("bleed_truth")(rows), "+.1f"),
     "a*b* error / gray's": (pooled_ratio, ".3f"),
     "judge's margin": (mean_of("margin"), ".3f"),
     "training, s": (mean_of("seconds"), ".0f"),
@@ -193,11 +194,11 @@ PRESETS = {
     "k-1": "balanced, K = 1",
     "k-8": "balanced, K = 8",
 }
-OTHER_HUES = {"base-other": "base model, another hue", "stages-1-2-other": "recoloured, another hue"}
+RECOLORED = {"base-other": "base model", "stages-1-2-other": "stages 1 + 2"}
 TABLES: dict[str, tuple[str, dict[str, str], str | None]] = {}  # part, variants, the one they are compared with
 for _part in ("photograph", "scene"):
     TABLES |= {
-        f"parts, {_part}s": (_part, PARTS | (OTHER_HUES if _part == "scene" else {}), None),
+        f"parts, {_part}s": (_part, PARTS, None),
         f"stage 1, {_part}s": (_part, STAGE_1, "stage-1"),
         f"eta, {_part}s": (_part, ETAS, None),
         f"sampling, {_part}s": (_part, SAMPLING, "base-hinted"),
@@ -252,6 +253,22 @@ def series(runs: Path, names: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+def recolored(runs: Path) -> str:
+    """Scenes asked for in another hue: whether it is taken, and what becomes of the ground."""
+    columns = {name: SCENES[name] for name in ("hint taken, %", "hue error, median °")}
+    columns["change of the ground, a*b* units"] = (mean_of("ground_change"), ".1f")
+    lines = [f"| | n | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    for name, label in RECOLORED.items():
+        rows = list(read(runs, name, "scene").values())
+        if rows:
+            cells = [
+                "{:{form}} ({:{form}} to {:{form}})".format(*bootstrap(rows, figure), form=form)
+                for figure, form in columns.values()
+            ]
+            lines.append(f"| {label} | {len(rows)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 SERIES = {
     "base-consistent-aligned": "base model, a seed for each picture",
     "base-shared-seed": "base model, one seed for a series",
@@ -265,6 +282,7 @@ def main(runs: Path, document: Path) -> None:
         text = fill(text, name, table(runs, names, part, reference))
     for part in ("photograph", "scene"):
         text = fill(text, f"picks, {part}s", picks(runs, part))
+    text = fill(text, "recoloured", recolored(runs))
     text = fill(text, "series", series(runs, SERIES))
     document.write_text(text, encoding="utf-8")
 
