@@ -1,11 +1,13 @@
 """What each part of the method buys, on pictures that the embedded model never saw: the figures of docs/results.md.
 
-python benchmarks/ablation.py --photographs P.parquet --stamps FOLDER --runs FOLDER [--only NAME ...]
+python -m benchmarks.ablation --photographs P.parquet --stamps FOLDER --runs FOLDER [--only NAME ...]
 
-Everything is kept in --runs, by the weights' digest: an interrupted run goes on where it was.
+Everything is kept in --runs, by the weights' digests and by what a variant is: an interrupted run goes on where it was,
+and a variant that has changed since is run again.
 """
 
 import argparse
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +27,7 @@ from benchmarks.validation import Case, photographs, scenes
 from diffcolor import color_prior
 from diffcolor.base_model import BaseModel, Judge, load_base_model, load_judge
 from diffcolor.colorize import Scan, anti_color_features, fit, paint
-from diffcolor.config import ANTI_COLOR_PROMPTS, PRESETS, FitConfig, SampleConfig, digest
+from diffcolor.config import ANTI_COLOR_PROMPTS, METHOD_VERSION, PRESETS, FitConfig, SampleConfig, digest
 from diffcolor.diffusion import encode
 from diffcolor.geometry import working_gray, working_size
 from diffcolor.lora import LoRA, init_lora, stack
@@ -37,8 +39,10 @@ from manifests.validate import seed_of
 from pipelines.evaluate.figures import against_truth, hint_agreement, mean_ab
 
 BALANCED = PRESETS["balanced"]
+FIGURES_VERSION = 1  # raised by hand when a figure is added or means something else
 ETAS = (0.5, 0.7, 0.9, 1.2, 1.4)  # beside 1
-PARTS = {"some": 20, "few": 12, "handful": 4}  # photographs, and as many scenes: trainings are long on a CPU
+# Photographs and scenes of smaller parts: trainings are long on a CPU. The scenes are all of one size.
+PARTS = {"some": (20, 20), "few": (12, 12), "handful": (4, 4), "eight scenes": (0, 8)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,7 @@ class Variant:
         against: the variant from whose pictures the grounds' colours are not to depart: what recolouring spares.
         seed: what it is derived from: each picture's own "id", or its "group" (a photograph's title).
         negatives: False leaves the contrastive loss only its pull towards the caption.
-        part: "photographs", "scenes", "all", or so many of both as PARTS says.
+        part: "photographs", "scenes", "all", or one of PARTS.
     """
 
     name: str
@@ -72,12 +76,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Trained:
-    """An image's adapters after stage 1 and after stage 2, e_opt, and what the training took, in seconds."""
+    """An image's adapters after stage 1 and after stage 2, e_opt, and what the training and its stage 1 took."""
 
     color_prior: LoRA
     in_context: LoRA
     optimized_embeds: Tensor
     seconds: float
+    color_prior_seconds: float
 
 
 def attraction_loss(image_features: Tensor, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
@@ -90,7 +95,7 @@ class Bench:
 
     def __init__(self, base: BaseModel, judge: Judge, cases: Sequence[Case], runs: Path) -> None:
         self.base, self.judge, self.cases = base, judge, list(cases)
-        self.runs = runs / base.digest[:12]
+        self.runs = runs / f"{base.digest[:12]}-{judge.digest[:12]}"
 
     def scan(self, case: Case, seed: str = "id") -> Scan:
         """What the model sees of a case."""
@@ -112,7 +117,8 @@ class Bench:
 
     def train(self, cases: Sequence[Case], variant: Variant) -> list[Trained]:
         """Trains what is not in the cache yet."""
-        name = f"{digest(variant.fit)[:12]}-k{variant.k}" + ("" if variant.negatives else "-no-negatives")
+        name = f"{digest(variant.fit)[:12]}-k{variant.k}-{variant.seed}"
+        name += "" if variant.negatives else "-no-negatives"
         files = [self.runs / "trained" / name / f"{case.id}.pt" for case in cases]
         if not all(file.exists() for file in files):
             kept, color_prior.contrastive_loss = (
@@ -120,19 +126,17 @@ class Bench:
                 (color_prior.contrastive_loss if variant.negatives else attraction_loss),
             )
             try:
-                for file, trained in zip(files, self._train(cases, variant.fit), strict=True):
+                for file, trained in zip(files, self._train(cases, variant), strict=True):
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    torch.save(trained, file)
+                    torch.save(trained, file.with_suffix(".part"))
+                    file.with_suffix(".part").rename(file)
             finally:
                 color_prior.contrastive_loss = kept
         return [torch.load(file, weights_only=False) for file in files]
 
-    def _train(self, cases: Sequence[Case], config: FitConfig) -> list[Trained]:
-        started, steps, boundary = (
-            time.perf_counter(),
-            fit(self.base, self.judge, [self.scan(c) for c in cases], config),
-            {},
-        )
+    def _train(self, cases: Sequence[Case], variant: Variant) -> list[Trained]:
+        scans = [self.scan(case, variant.seed) for case in cases]
+        started, steps, boundary, stage_1 = time.perf_counter(), fit(self.base, self.judge, scans, variant.fit), {}, 0.0
         while True:
             try:
                 progress = next(steps)
@@ -140,10 +144,12 @@ class Bench:
                 outcomes = stop.value
                 break
             if progress.stage == "embedding" and progress.step == 0:
+                stage_1 = (time.perf_counter() - started) / len(cases)
                 boundary = {k: LoRA.from_named(progress.checkpoint(k).tensors) for k in range(len(cases))}
         seconds = (time.perf_counter() - started) / len(cases)
         return [
-            Trained(_with_axis(boundary[k]), one.lora, one.optimized_embeds, seconds) for k, one in enumerate(outcomes)
+            Trained(_with_axis(boundary[k]), one.lora, one.optimized_embeds, seconds, stage_1)
+            for k, one in enumerate(outcomes)
         ]
 
     def paint(self, cases: Sequence[Case], variant: Variant) -> tuple[Tensor, list[float]]:
@@ -160,7 +166,7 @@ class Bench:
         else:
             trained = self.train(cases, variant)
             lora = stack([getattr(one, variant.after) for one in trained])
-            seconds = [one.seconds for one in trained]
+            seconds = [one.color_prior_seconds if variant.after == "color_prior" else one.seconds for one in trained]
             if variant.after == "in_context":
                 e_opt = torch.stack([one.optimized_embeds for one in trained])
                 embeds = (1 - variant.eta) * e_opt + variant.eta * embeds
@@ -169,7 +175,8 @@ class Bench:
     def run(self, variant: Variant) -> None:
         """Figures of a variant, one row per case, to figures/NAME.parquet; pictures to pictures/NAME/."""
         file = self.runs / "figures" / f"{variant.name}.parquet"
-        if file.exists():
+        made_by = hashlib.sha256(f"{FIGURES_VERSION} {METHOD_VERSION} {variant}".encode()).hexdigest().encode()
+        if file.exists() and pq.read_schema(file).metadata.get(b"made_by") == made_by:
             return
         started, rows = time.perf_counter(), []
         folder = self.runs / "pictures" / variant.name
@@ -187,7 +194,9 @@ class Bench:
                 rows.append({"id": case.id, **signals, **figures(case, rgb, variant, known)})
         file.parent.mkdir(parents=True, exist_ok=True)
         names = dict.fromkeys(name for row in rows for name in row)  # pyarrow looks at the first row alone
-        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), file)
+        table = pa.table({name: [row.get(name) for row in rows] for name in names})
+        pq.write_table(table.replace_schema_metadata({"made_by": made_by}), file.with_suffix(".part"))
+        file.with_suffix(".part").rename(file)
         print(f"{variant.name}: {time.perf_counter() - started:.0f} s; {summary(rows)}", flush=True)
 
     @torch.no_grad()
@@ -209,10 +218,12 @@ def prompt_of(case: Case, variant: Variant) -> str:
 
 
 def part_of(cases: Sequence[Case], part: str) -> list[Case]:
-    """The cases of a part; a smaller part is spread evenly over the cases and always the same."""
+    """The cases of a part: photographs from all over the archive, the first scenes, whose hues take turns."""
     photos, composed = [case for case in cases if case.mask is None], [case for case in cases if case.mask is not None]
     if part in PARTS:
-        return [one for kind in (photos, composed) for one in kind[:: max(1, len(kind) // PARTS[part])][: PARTS[part]]]
+        few, scenes_ = PARTS[part]
+        spread_out = np.linspace(0, len(photos) - 1, min(few, len(photos))).round().astype(int)
+        return [photos[i] for i in spread_out] + composed[:scenes_]
     return {"photographs": photos, "scenes": composed, "all": photos + composed}[part]
 
 
@@ -286,9 +297,9 @@ def variants() -> list[Variant]:
             Variant(name=f"stages-1-2-{name}", **full, sample=sample),
         ]
     sweeps = {
-        "strength": [{"strength": value} for value in (0.3, 0.4, 0.5, 0.65, 0.8, 1.0)],
-        "guidance": [{"guidance_scale": value} for value in (1.0, 2.0, 3.0, 5.0)],
-        "steps": [{"num_inference_steps": value} for value in (10, 20, 50)],
+        "strength": [{"strength": value} for value in (0.1, 0.2, 0.35, 0.5, 0.8, 1.0)],
+        "guidance": [{"guidance_scale": value} for value in (1.0, 1.5, 2.0, 3.0, 5.0)],
+        "steps": [{"num_inference_steps": value} for value in (10, 20, 40)],
     }
     for name, changes in sweeps.items():
         for change in changes:
@@ -305,6 +316,7 @@ def variants() -> list[Variant]:
         stage_1("noise-only", contrastive_weight=0.0, denoising_target="gray"),
         stage_1("no-negatives", negatives=False),
         *(stage_1(f"target-{target}", denoising_target=target) for target in ("gray", "prior")),
+        stage_1("timesteps-all", timesteps="all"),
         *(stage_1(f"lambda-{weight}", contrastive_weight=weight) for weight in (0.05, 0.15, 0.5, 1.5)),
         *(stage_1(f"tau-{tau}", temperature=tau) for tau in (0.02, 0.2)),
     ]
@@ -313,7 +325,7 @@ def variants() -> list[Variant]:
         for name, part in {"draft": "few", "paper": "handful"}.items()
     ]
     # What K is worth is its time; the pictures are equal (tests/diffcolor/test_colorize.py).
-    found += [Variant(name=f"k-{k}", **full, prompt="hinted", k=k, part="handful") for k in (1, 8)]
+    found += [Variant(name=f"k-{k}", **full, prompt="hinted", k=k, part="eight scenes") for k in (1, 4, 8)]
     return found
 
 

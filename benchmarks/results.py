@@ -1,6 +1,6 @@
 """The tables and pictures of docs/results.md, from what `ablation.py` left in its folder.
 
-python benchmarks/results.py RUNS/DIGEST docs/results.md
+python -m benchmarks.results RUNS/DIGEST docs/results.md
 
 Replaces what stands between `<!-- NAME -->` and `<!-- end -->` in the document; the words around it are ours.
 """
@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffcolor.colorize import STRAY_COLOR_WEIGHT
 from pipelines.evaluate.figures import spread
 
-DRAWS = 4000
+DRAWS = 1000
+ENOUGH = 12  # pictures, for an interval to say whether a change is sure
 Rows = dict[str, dict]  # of one variant and part, by case
 Figure = Callable[[list[dict]], float]
 
@@ -79,14 +81,21 @@ SCENES: dict[str, tuple[Figure, str]] = {
 
 
 def bootstrap(rows: list[dict], figure: Figure, before: list[dict] | None = None) -> tuple[float, float, float]:
-    """A figure (less that of `before`, the same cases in the same order) with its 95 % percentile interval."""
+    """A figure (less that of `before`, the same cases in the same order) with its 95 % percentile interval.
+
+    Drawn are titles and nouns, not pictures: those of one are alike.
+    """
 
     def value(chosen: NDArray[np.int64]) -> float:
         found = figure([rows[i] for i in chosen])
         return found - figure([before[i] for i in chosen]) if before else found
 
-    draws = np.random.default_rng(0).integers(0, len(rows), (DRAWS // 10, len(rows)))
-    low, high = np.percentile([value(draw) for draw in draws], [2.5, 97.5])
+    groups: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        groups.setdefault(row["group"], []).append(number)
+    members = [np.array(group) for group in groups.values()]
+    draws = np.random.default_rng(0).integers(0, len(members), (DRAWS, len(members)))
+    low, high = np.percentile([value(np.concatenate([members[i] for i in draw])) for draw in draws], [2.5, 97.5])
     return value(np.arange(len(rows))), float(low), float(high)
 
 
@@ -99,6 +108,9 @@ def table(runs: Path, names: dict[str, str], part: str, reference: str | None = 
         found = read(runs, name, part)
         if not found:
             continue
+        if name == reference:  # on the same cases as what it is compared with
+            others = [set(rows) for other in names if other != name and (rows := read(runs, other, part))]
+            found = {one: row for one, row in found.items() if all(one in other for other in others)}
         rows = list(found.values())
         cells = []
         for figure, form in columns.values():
@@ -110,7 +122,7 @@ def table(runs: Path, names: dict[str, str], part: str, reference: str | None = 
             changes = []
             for figure, form in columns.values():
                 value, low, high = bootstrap(rows, figure, before)
-                sure = "**" if low > 0 or high < 0 else ""
+                sure = "**" if (low > 0 or high < 0) and len(rows) >= ENOUGH else ""
                 changes.append(f"{sure}{value:+{form}}{sure} ({low:+{form}} to {high:+{form}})")
             lines.append(f"| … against {names.get(reference, reference)} | | {' | '.join(changes)} |")
     return "\n".join(lines)
@@ -173,6 +185,7 @@ STAGE_1 = {
     "stage-1-no-negatives": "contrastive without negatives",
     "stage-1-target-gray": "noise loss on gray (the paper's)",
     "stage-1-target-prior": "noise loss on the base's own prediction",
+    "stage-1-timesteps-all": "all timesteps (the paper's)",
     **{f"stage-1-lambda-{value}": f"lambda {value}" for value in (0.05, 0.15, 0.5, 1.5)},
     **{f"stage-1-tau-{value}": f"tau {value}" for value in (0.02, 0.2)},
 }
@@ -183,16 +196,15 @@ ETAS = (
 )
 SAMPLING = (
     {"base-hinted": "as shipped"}
-    | {f"base-strength-{value}": f"strength {value}" for value in (0.3, 0.4, 0.5, 0.65, 0.8, 1.0)}
-    | {f"base-guidance-{value}": f"guidance {value}" for value in (1.0, 2.0, 3.0, 5.0)}
-    | {f"base-steps-{value}": f"{value} steps" for value in (10, 20, 50)}
+    | {f"base-strength-{value}": f"strength {value}" for value in (0.1, 0.2, 0.35, 0.5, 0.8, 1.0)}
+    | {f"base-guidance-{value}": f"guidance {value}" for value in (1.0, 1.5, 2.0, 3.0, 5.0)}
+    | {f"base-steps-{value}": f"{value} steps" for value in (10, 20, 40)}
 )
 PRESETS = {
     "stages-1-2-hinted": "balanced",
     "preset-draft": "draft",
     "preset-paper": "paper",
-    "k-1": "balanced, K = 1",
-    "k-8": "balanced, K = 8",
+    **{f"k-{k}": f"balanced, K = {k}" for k in (1, 4, 8)},
 }
 RECOLORED = {"base-other": "base model", "stages-1-2-other": "stages 1 + 2"}
 TABLES: dict[str, tuple[str, dict[str, str], str | None]] = {}  # part, variants, the one they are compared with
@@ -213,11 +225,14 @@ def picked(runs: Path, names: Sequence[str], score: Callable[[dict], float], par
     return [max((ladder[one] for ladder in ladders), key=score) for one in sorted(shared)]
 
 
+SHIPPED = ["stages-1-2-hinted", "eta-1.2"]  # the ladder of `balanced`
 RULES: dict[str, Callable[[dict], float]] = {
     "the judge's margin": lambda row: row["margin"],
     "the least stray colour": lambda row: -row["stray_color"],
-    "margin less 0.1 x stray colour": lambda row: row["margin"] - 0.1 * row["stray_color"],
-    "margin less 0.3 x stray colour": lambda row: row["margin"] - 0.3 * row["stray_color"],
+    **{
+        f"margin less {weight:g} x stray colour": lambda row, weight=weight: row["margin"] - weight * row["stray_color"]
+        for weight in (STRAY_COLOR_WEIGHT, 3 * STRAY_COLOR_WEIGHT)
+    },
     "margin less stray colour": lambda row: row["margin"] - row["stray_color"],
     "the truth's advice (the nearest)": lambda row: -row["ab_error"],
 }
@@ -226,13 +241,13 @@ RULES: dict[str, Callable[[dict], float]] = {
 def picks(runs: Path, part: str) -> str:
     """What rules make of the eta ladder."""
     columns = PHOTOGRAPHS if part == "photograph" else SCENES
-    names = [name for name in ETAS if read(runs, name, part)]
-    lines = [f"| picked by | n | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
-    for label, score in RULES.items():
-        rows = picked(runs, names, score, part) if names else []
-        if rows:
-            cells = [f"{figure(rows):{form}}" for figure, form in columns.values()]
-            lines.append(f"| {label} | {len(rows)} | {' | '.join(cells)} |")
+    lines = [f"| etas | picked by | n | {' | '.join(columns)} |", "|---" * (len(columns) + 3) + "|"]
+    for ladder, names in {"balanced's": SHIPPED, "all six": list(ETAS)}.items():
+        for label, score in RULES.items():
+            rows = picked(runs, names, score, part)
+            if rows:
+                cells = [f"{figure(rows):{form}}" for figure, form in columns.values()]
+                lines.append(f"| {ladder} | {label} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -285,6 +300,9 @@ def main(runs: Path, document: Path) -> None:
     text = fill(text, "recoloured", recolored(runs))
     text = fill(text, "series", series(runs, SERIES))
     document.write_text(text, encoding="utf-8")
+    wanted = {name for _, names, _ in TABLES.values() for name in names} | set(RECOLORED) | set(SERIES)
+    if missing := sorted(name for name in wanted if not (runs / "figures" / f"{name}.parquet").exists()):
+        sys.exit(f"not run yet: {' '.join(missing)}")
 
 
 if __name__ == "__main__":
