@@ -42,8 +42,8 @@ def lightness_shift(rgb: NDArray[np.uint8], gray: NDArray[np.uint8]) -> tuple[fl
 
 def stray_color(rgb: Tensor, gray: Tensor) -> Tensor:
     """Colour that changes where the scan does not: the mean step of chroma between neighbours, weighted by how flat
-    the luminance is there, relative to the mean chroma. Bleeding and blotches raise it, colour that follows things
-    does not.
+    the luminance is there, relative to the mean chroma, times the mean side in units of 128 pixels (a larger picture
+    has smaller steps). Bleeding and blotches raise it, colour that follows things does not.
 
     Args:
         rgb: (N, 3, H, W) in [0, 1].
@@ -58,7 +58,8 @@ def stray_color(rgb: Tensor, gray: Tensor) -> Tensor:
         steps = chroma.diff(dim=axis).norm(dim=1)
         flat = torch.exp(-(gray.diff(dim=axis)[:, 0] / _EDGE).square())
         strayed += (flat * steps).mean((1, 2))
-    return strayed / chroma.norm(dim=1).mean((1, 2)).clamp_min(1e-3)
+    side = (gray.shape[2] * gray.shape[3]) ** 0.5 / 128
+    return side * strayed / chroma.norm(dim=1).mean((1, 2)).clamp_min(1e-3)
 
 
 def clip_margins(image_features: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from diffcolor.artifact import from_bytes, read_record
 from diffcolor.base_model import load_base_model, load_judge
 from diffcolor.colorize import recolor as sample_prompts
-from diffcolor.config import Config, preset_for
+from diffcolor.config import config_from, preset_for
 from diffcolor.errors import DiffColorError
 from pipelines.errors import RecolorError
 from pipelines.images import scratch
@@ -37,21 +37,20 @@ class Recolorer:
         *,
         preset: str | None = None,
         etas: Sequence[float] | None = None,
-        config: Config | None = None,
         device: str = AUTO,
         base_model: str | None = None,
         judge: str | None = None,
     ) -> None:
-        """What is not given is the job's. `config` goes before `preset` and `etas`."""
+        """What is not given is the job's, as it was then."""
         store = Store(output)
         job = Ledger(store).read_job()
         self.store = Store(output, preconditions=job["preconditions"])
         self.ledger, self.plan = Ledger(self.store), job["plan"]
         self.options = OutputOptions(**job.get("outputs", {}))
         base_model = base_model or job["base_model"]
-        self.config = config or preset_for(preset or job["preset"], base_model)
-        if not config and (etas or not preset):
-            self.config = replace(self.config, etas=tuple(etas or job["etas"]))
+        self.config = preset_for(preset, base_model) if preset else config_from(job["config"])
+        if etas:
+            self.config = replace(self.config, etas=tuple(etas))
         device = device if device != AUTO else "cuda" if torch.cuda.is_available() else "cpu"
         self.base = load_base_model(base_model, device)
         self.judge = load_judge(judge or job["judge"], device)

@@ -365,7 +365,7 @@ def _job_facts(request: JobRequest, count: int) -> dict[str, Any]:
         "judge": spec.judge,
         "preset": spec.config.preset,
         "config_digest": digest(spec.config),
-        "etas": spec.config.etas,
+        "config": asdict(spec.config),
         "device": spec.device,
         "images_per_step": spec.images_per_step,
         "max_pixels": spec.max_pixels,

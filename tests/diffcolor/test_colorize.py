@@ -1,12 +1,13 @@
 """The method as a whole, on tiny random models through the real loading code."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from diffcolor.colorize import Fitted, Scan, fit, recolor
-from diffcolor.config import PRESETS, preset_for
+from diffcolor.colorize import Colored, Fitted, Scan, fit, recolor
+from diffcolor.config import PRESETS, config_from, digest, preset_for
 from diffcolor.errors import NonFiniteLossError
 from diffcolor.lora import target_layers
 from diffcolor.luminance import soft_luma
@@ -110,6 +111,14 @@ def test_every_candidate_has_the_scans_luminance(base, judge, together):
         assert torch.allclose(soft_luma(one.rgb[None])[0], together[0].scan.gray, atol=1e-4)
 
 
+def test_stray_color_decides_between_candidates_that_the_judge_likes_alike():
+    def candidate(margin, stray):
+        return Colored(rgb=torch.zeros(3, 1, 1), eta=1.0, clip_margin=margin, stray_color=stray)
+
+    assert candidate(0.20, 0.1).score > candidate(0.21, 0.5).score
+    assert candidate(0.20, 0.1).score < candidate(0.30, 0.5).score
+
+
 def test_candidates_do_not_depend_on_their_neighbours(base, judge, together):
     requests = [(together[k], "a red house") for k in range(4)]
     for alone, batched in zip(requests, recolor(base, judge, requests, TINY), strict=True):
@@ -180,13 +189,19 @@ def test_paper_preset_is_the_papers_and_never_stops_early():
     assert paper.contrastive_weight == 0.5
 
 
-def test_other_base_models_are_started_where_the_paper_starts_them():
-    """The embedded model alone was taught to start from a scan under little noise."""
+def test_what_was_tuned_on_the_embedded_model_holds_for_no_other():
+    paper = PRESETS["paper"]
     for name, config in PRESETS.items():
-        assert preset_for(name, "mini") == config
         other = preset_for(name, "stable-diffusion-v1-5/stable-diffusion-v1-5")
-        assert other.sample.strength == other.fit.primary.strength == PRESETS["paper"].sample.strength
-        strength = config.sample.strength
-        primary = replace(other.fit.primary, strength=config.fit.primary.strength)
-        fit_ = replace(other.fit, primary=primary)
-        assert replace(other, fit=fit_, sample=replace(other.sample, strength=strength)) == config
+        assert preset_for(name, "mini") == config
+        assert config.preset == other.preset == name
+        for sample in (other.sample, other.fit.primary):
+            assert (sample.strength, sample.guidance_scale) == (paper.sample.strength, paper.sample.guidance_scale)
+        assert (other.fit.denoising_target, other.fit.timesteps) == ("gray", "all")
+
+
+@pytest.mark.parametrize("config", [*PRESETS.values(), TINY], ids=lambda config: config.preset)
+def test_a_configuration_comes_back_from_json(config):
+    again = config_from(json.loads(json.dumps(asdict(config))))
+    assert again == config
+    assert digest(again) == digest(config)

@@ -45,3 +45,5 @@ def test_colour_strays_where_it_leaves_its_edges():
     washed = replace_luma(0.5 * colored(20) + 0.5 * gray, gray)
     assert stray_color(washed, gray).item() == pytest.approx(beside, rel=0.05)  # milder colour is no better placed
     assert stray_color(gray.expand(-1, 3, -1, -1), gray).item() == 0
+    larger = [one.repeat_interleave(4, 2).repeat_interleave(4, 3) for one in (colored(20), gray)]
+    assert stray_color(*larger).item() == pytest.approx(beside, rel=0.05)

@@ -172,7 +172,7 @@ def test_a_16_bit_scan_is_recolored_without_its_file(archive):
     original = folder / "described"
     moved = original.rename(folder / "gone")
     try:
-        recolorer = Recolorer(spec.output, config=spec.config)
+        recolorer = Recolorer(spec.output)
         ((_, outputs),) = recolorer.recolor_all([("described", ["a green barn"])])
     finally:
         moved.rename(original)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from diffcolor.config import preset_for
 from manifests.errors import ManifestError
 from pipelines.errors import JobError, RecolorError
 from pipelines.jobspec import JobRequest, JobSpec
@@ -232,7 +233,7 @@ def test_verify_works_when_the_inputs_are_gone(finished, no_inputs):
 
 def test_recolor_needs_no_input_and_no_training(finished, no_inputs):
     fits = artifacts(finished)
-    recolorer = Recolorer(finished.output, config=TINY)
+    recolorer = Recolorer(finished.output)
     ((_, made),) = recolorer.recolor_all([("r1", ["a blue barn", "a red barn"])])
     assert [one.prompt for one in made] == ["a blue barn", "a red barn"]
     assert [one.source for one in made] == ["recolor", "manifest"]
@@ -242,17 +243,23 @@ def test_recolor_needs_no_input_and_no_training(finished, no_inputs):
     assert not verify(finished.output).differences
 
 
+def test_recolor_takes_the_jobs_configuration_unless_told_otherwise(finished):
+    assert Recolorer(finished.output).config == TINY
+    assert Recolorer(finished.output, etas=[1.5]).config == replace(TINY, etas=(1.5,))
+    assert Recolorer(finished.output, preset="draft").config == preset_for("draft", finished.base_model)
+
+
 def test_recolor_of_the_rows_own_prompt_gives_the_submitted_pixels(finished):
     """The artifact alone repeats what the fit sampled: the name of a picture is the hash of its content."""
     before = published(finished)[0]["outputs"][0]
-    recolorer = Recolorer(finished.output, config=TINY)
+    recolorer = Recolorer(finished.output)
     ((_, (made,)),) = recolorer.recolor_all([("r0", ["a red barn"])], again=True)
     assert made.source == "recolor"
     assert made.sha256 == before["sha256"]
 
 
 def test_recolor_names_what_is_in_the_way_of_each_row(finished):
-    made = dict(Recolorer(finished.output, config=TINY).recolor_all([("nobody", ["x"]), ("r2", ["a blue barn"])]))
+    made = dict(Recolorer(finished.output).recolor_all([("nobody", ["x"]), ("r2", ["a blue barn"])]))
     assert isinstance(made["nobody"], RecolorError)
     assert "no such id" in str(made["nobody"])
     assert made["r2"][0].prompt == "a blue barn"
