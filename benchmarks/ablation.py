@@ -9,7 +9,7 @@ and a variant that has changed since is run again.
 import argparse
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -329,7 +329,7 @@ def variants() -> list[Variant]:
     return found
 
 
-def main(choose: Callable[[], list[Variant]] = variants) -> None:
+def main() -> None:
     """Runs the variants that are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photographs", type=Path, required=True)
@@ -342,7 +342,7 @@ def main(choose: Callable[[], list[Variant]] = variants) -> None:
     arguments = parser.parse_args()
     base, judge = load_base_model(arguments.base_model, arguments.device), load_judge(arguments.judge, arguments.device)
     bench = Bench(base, judge, photographs(arguments.photographs) + scenes(arguments.stamps), arguments.runs)
-    for variant in choose():
+    for variant in variants():
         if variant.name.startswith(tuple(arguments.only)):
             bench.run(variant)
 

@@ -25,7 +25,7 @@ from diffcolor.measures import clip_margins, stray_color
 from diffcolor.prompts import embed_prompts, with_identifiers
 
 STAGES = ("color_prior", "embedding", "in_context")
-STRAY_COLOR_WEIGHT = 0.1
+STRAY_COLOR_WEIGHT = 0.1  # against the embedded judge's margins; not tuned on any other's
 MAX_SAMPLING_BATCH = 8  # pictures sampled at once: bounds memory whatever the number of prompts
 
 
@@ -71,7 +71,7 @@ class Colored:
 
     @property
     def score(self) -> float:
-        """By which the favourite is picked: neither signal alone may choose (docs/results.md, "Picking")."""
+        """By which the favourite is picked."""
         return self.clip_margin - STRAY_COLOR_WEIGHT * self.stray_color
 
 
