@@ -100,6 +100,11 @@ def weights_digest(folder: Path) -> tuple[str, dict[str, str]]:
     return hashlib.sha256("".join(f"{name}\0{sha}\n" for name, sha in files.items()).encode()).hexdigest(), files
 
 
+def resolve_device(device: str) -> str:
+    """ "auto" is CUDA where there is any, else the CPU; everything else is itself."""
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _freeze(module: nn.Module, device: torch.device) -> nn.Module:
     return module.float().to(device).eval().requires_grad_(False)
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import torch
 
 from diffcolor.artifact import from_bytes, read_record
-from diffcolor.base_model import load_base_model, load_judge
+from diffcolor.base_model import load_base_model, load_judge, resolve_device
 from diffcolor.colorize import recolor as sample_prompts
 from diffcolor.config import config_from, preset_for
 from diffcolor.errors import DiffColorError
@@ -51,7 +51,7 @@ class Recolorer:
         self.config = preset_for(preset, base_model) if preset else config_from(job["config"])
         if etas:
             self.config = replace(self.config, etas=tuple(etas))
-        device = device if device != AUTO else "cuda" if torch.cuda.is_available() else "cpu"
+        device = resolve_device(device)
         self.base = load_base_model(base_model, device)
         self.judge = load_judge(judge or job["judge"], device)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from diffcolor.artifact import ArtifactRecord, from_bytes, read_record, to_bytes
-from diffcolor.base_model import load_base_model, load_judge
+from diffcolor.base_model import load_base_model, load_judge, resolve_device
 from diffcolor.checkpoint import Checkpoint
 from diffcolor.colorize import MAX_SAMPLING_BATCH, Colored, Fitted, Scan, fit, recolor
 from diffcolor.config import digest
@@ -35,7 +35,7 @@ from pipelines.images.gray import Rules
 from pipelines.images.paint import check_luma
 from pipelines.images.view import View
 from pipelines.inputs import read_scan
-from pipelines.jobspec import AUTO, JobSpec, Task
+from pipelines.jobspec import JobSpec, Task
 from pipelines.ledger import Ledger
 from pipelines.names import artifact_key
 from pipelines.outputs import Studio
@@ -85,7 +85,7 @@ class Worker:
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
-        device = spec.device if spec.device != AUTO else "cuda" if torch.cuda.is_available() else "cpu"
+        device = resolve_device(spec.device)
         self.base = load_base_model(spec.base_model, device)
         self.judge = load_judge(spec.judge, device)
         self.models = Models(

@@ -140,16 +140,16 @@ def evaluate(
     except ImportError as error:
         say(f"{error}: evaluation needs the extra: pip install 'diffcolor-batch[evaluate]'")
         raise typer.Exit(USAGE) from error
-    from diffcolor.base_model import load_judge
+    from diffcolor.base_model import load_judge, resolve_device
 
     with reported():
-        where = device.value if device is not Device.auto else "cpu"
+        where = resolve_device(device.value)
         names = {one: f"clip_{re.sub('[^A-Za-z0-9]+', '_', one.rstrip('/').rpartition('/')[2])}" for one in judge or []}
         judges = {name: load_judge(one, where) for one, name in names.items()}
         judged = {name: clip_judge(judge) for name, judge in judges.items()}
         known = truths(truth)
         try:
-            perceptual = Perceptual([Metric(one) for one in metric or []], judges, hub_folder)
+            perceptual = Perceptual([Metric(one) for one in metric or []], judges, hub_folder, where)
         except (ValueError, MetricUnavailableError) as error:
             say(str(error))
             raise typer.Exit(USAGE if isinstance(error, ValueError) else UNAVAILABLE) from error

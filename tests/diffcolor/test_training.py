@@ -19,7 +19,7 @@ from diffcolor.base_model import load_base_model, load_judge
 from diffcolor.embedded.training.colors import COLOR_OF_WORD
 from diffcolor.embedded.training.photographs import load_photographs
 from diffcolor.embedded.training.pool import Pool
-from diffcolor.embedded.training.prompts import contradict
+from diffcolor.embedded.training.prompts import contradict, contradictions
 from diffcolor.embedded.training.stamps import is_held_out, load_stamps, split_stamps
 from diffcolor.embedded.training.train_judge import contrastive_loss
 from diffcolor.embedded.training.train_unet import build_scheduler, color_axes, spoil_color, velocity_batch
@@ -42,6 +42,22 @@ def test_a_contradiction_changes_colour_words_alone(words, seed):
     assert colors_of(wrong) != colors_of(caption)
     kept = [word for word in words if word not in COLOR_OF_WORD]
     assert [word for word in wrong.split() if word not in COLOR_OF_WORD] == kept
+
+
+@pytest.mark.parametrize("caption", ["brown and beige tones", "red, blue flags", "a red, green and blue flag"])
+def test_exchanging_what_is_only_enumerated_is_no_contradiction(caption):
+    for seed in range(40):
+        wrong = contradict(caption, np.random.default_rng(seed))
+        assert sorted(colors_of(wrong)) != sorted(colors_of(caption))
+    exchanged = {contradict("a red barn under a blue sky", np.random.default_rng(seed)) for seed in range(40)}
+    assert "a blue barn under a red sky" in exchanged
+
+
+def test_a_contradiction_that_is_right_for_another_picture_is_left_out():
+    captions = [*[f"a {color} barn" for color in dict.fromkeys(COLOR_OF_WORD.values())][:8], "a barn"]
+    found = [text for seed in range(20) for text in contradictions(captions, np.random.default_rng(seed))]
+    assert found
+    assert not set(found) & set(captions)
 
 
 def test_wrong_captions_repel_their_pictures():

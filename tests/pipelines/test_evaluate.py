@@ -20,7 +20,7 @@ from manifests.errors import ManifestError
 from manifests.read import read_rows
 from pipelines.evaluate import Evaluation, Truth, as_html, evaluate, truths
 from pipelines.evaluate.figures import against_truth, hint_agreement, hue_of, interval
-from pipelines.evaluate.perceptual import Metric, Perceptual
+from pipelines.evaluate.perceptual import KID_SUBSET, Metric, MetricUnavailableError, Perceptual
 from pipelines.jobspec import Place, Task
 from pipelines.ledger import Ledger
 from pipelines.store import Store
@@ -215,6 +215,37 @@ def test_one_picture_is_no_crowd(judge_folder):
     assert perceptual.crowd() == {}
 
 
+def test_the_kernel_distance_is_the_same_twice_and_leaves_the_random_state_alone(judge_folder):
+    from diffcolor.base_model import load_judge
+
+    judge, found = load_judge(str(judge_folder)), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        perceptual = Perceptual([], {"tiny": judge})
+        for picture, truth in pairs(KID_SUBSET + 5, 25):
+            perceptual.pair(picture[::4, ::4], truth[::4, ::4])
+        before = torch.get_rng_state()
+        found.append(perceptual.crowd()["kid_tiny"])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("metric", "file"),
+    [(Metric.lpips, "alexnet-owt-7be5be79.pth"), (Metric.fid, "weights-inception-2015-12-05-6726825d.pth")],
+)
+def test_a_network_that_brings_code_is_refused(metric, file, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"weight": Bomb()}, tmp_path / "checkpoints" / file)
+    with pytest.raises(MetricUnavailableError, match=file):
+        Perceptual([metric], {}, tmp_path)
+    assert not (tmp_path / "exploded").exists()
+
+
 def test_lpips_takes_its_network_from_a_hub_folder(tmp_path):
     from torchvision.models import alexnet
 
@@ -232,6 +263,8 @@ def test_lpips_takes_its_network_from_a_hub_folder(tmp_path):
     assert perceptual.pair(truth, truth)["lpips"] == pytest.approx(0, abs=1e-6)
     assert perceptual.pair(picture, truth)["lpips"] > 0
     assert perceptual.pair(picture[:40], truth[:40]) == {}  # too small for the network
+    large = [np.tile(one, (40, 40, 1)) for one in (picture, truth)]  # compared no larger than _LPIPS_SIDE
+    assert perceptual.pair(*large)["lpips"] > 0
 
 
 @pytest.mark.parametrize("metric", Metric)

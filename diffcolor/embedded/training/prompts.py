@@ -1,6 +1,7 @@
 """The wording of the method's anti-colour prompts, and pictures spoilt so that they fit them."""
 
 import re
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -42,6 +43,7 @@ def contradict(caption: str, generator: np.random.Generator) -> str | None:
         return None
     one = words[generator.integers(len(words))]
     others = [match for match in words if COLOR_OF_WORD[match[0]] != COLOR_OF_WORD[one[0]]]
+    others = [match for match in others if not _enumerated(caption, match, one)]
     if others and generator.random() < 0.5:
         other = others[generator.integers(len(others))]
         replacements = {one.span(): other[0], other.span(): one[0]}
@@ -51,6 +53,18 @@ def contradict(caption: str, generator: np.random.Generator) -> str | None:
     for (start, end), word in sorted(replacements.items(), reverse=True):
         caption = caption[:start] + word + caption[end:]
     return caption
+
+
+def _enumerated(caption: str, *words: re.Match) -> bool:
+    """Whether only colours are between two words: exchanging those of "brown and beige" changes no meaning."""
+    first, second = sorted(words, key=lambda word: word.start())
+    return set(re.findall(r"[a-z]+", caption[first.end() : second.start()])) <= {"and", *COLOR_OF_WORD}
+
+
+def contradictions(captions: Sequence[str], generator: np.random.Generator) -> list[str]:
+    """The captions that `contradict` makes of these, but for those that are right for another picture."""
+    wrong = (contradict(caption, generator) for caption in captions)
+    return [text for text in wrong if text and text not in captions]
 
 
 def turn_gray(picture: np.ndarray, caption: str, generator: np.random.Generator) -> tuple[np.ndarray, str]:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from .pictures import PictureSource
-from .prompts import GRAY, contradict, spoil
+from .prompts import GRAY, contradict, contradictions, spoil
 from .runs import Clock, log, set_learning_rate, update_average
 from .tokenizer import CONTEXT_LENGTH
 
@@ -159,7 +159,7 @@ def train_judge(
     for step in clock.steps():
         set_learning_rate(optimizer, 1e-3, clock.share(), step, warmup=60)
         pictures, captions = draw_judge_batch(source, batch_size)
-        wrong = [text for text in (contradict(caption, source.generator) for caption in captions) if text]
+        wrong = contradictions(captions, source.generator)
         with torch.autocast("cpu", torch.bfloat16):
             images = judge.encode_image(pictures)
             texts = encode_short_text(judge, tokenize(tokenizer, captions + wrong))
