@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    from .runs import open_sources
+    from .runs import open_sources, vae_digest
 
     share = arguments.photograph_share
     if share is None:
@@ -56,16 +56,17 @@ def main() -> None:
         from .train_unet import SHAPES
 
         frozen, _ = load_frozen(arguments.runs, source)
+        folder = arguments.runs / "pool" / vae_digest(arguments.runs)
         for (height, width), part in SHAPES.items():
             pool = encode_pool(source, frozen, 8 * round(arguments.pictures * part / 8), (height, width))
-            save_pool(arguments.runs / "pool" / f"{height}x{width}-{arguments.seed}.pt", pool)
+            save_pool(folder / f"{height}x{width}-{arguments.seed}.pt", pool)
     elif arguments.command == "unet":
         from .export import load_frozen
         from .pool import load_pools
         from .train_unet import train_unet
 
         frozen, _ = load_frozen(arguments.runs, source)
-        pools = load_pools(arguments.runs / "pool")
+        pools = load_pools(arguments.runs / "pool" / vae_digest(arguments.runs))
         train_unet(pools, frozen, arguments.runs / "unet", arguments.minutes, arguments.resume, arguments.seed)
     elif arguments.command == "export":
         from .export import export

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .pictures import PictureSource
+from .runs import vae_digest
 from .tokenizer import CONTEXT_LENGTH, load_tokenizer
 from .train_judge import build_judge, tokenize, write_judge
 from .train_unet import Conditioning, build_scheduler, build_unet
@@ -77,7 +78,7 @@ def text_tower_difference(judge: CLIP, text_encoder: CLIPTextModel, ids: Tensor)
 def load_frozen(runs: Path, source: PictureSource) -> tuple[Conditioning, CLIP]:
     """The trained VAE, tokenizer, judge and text encoder, rounded to float16; untrained ones where a run is missing.
 
-    The VAE's latents are standardized; their statistics, of 256 training pictures, are in `runs`/latents.json.
+    The VAE's latents are standardized; their statistics, of 256 training pictures, are in `runs`/latents-VAE.json.
     """
     tokenizer = load_tokenizer(runs / "tokenizer")
     vae, judge = build_vae().eval(), build_judge(len(tokenizer)).eval()
@@ -85,7 +86,7 @@ def load_frozen(runs: Path, source: PictureSource) -> tuple[Conditioning, CLIP]:
         if (runs / name / f"{name}.pt").exists():
             model.load_state_dict(torch.load(runs / name / f"{name}.pt"))
         model.requires_grad_(False)
-    statistics = runs / "latents.json"
+    statistics = runs / f"latents-{vae_digest(runs)}.json"
     if not statistics.exists():
         batches = [training_batch(source, 16, (128, 128), gray_share=0.25) for _ in range(16)]
         latents = torch.cat([vae.encode(batch).latent_dist.mean for batch in batches]).transpose(0, 1).flatten(1)

@@ -1,5 +1,6 @@
 """What all trainings share: when to stop, the learning rate's course, and the averaged weights."""
 
+import hashlib
 import json
 import math
 import time
@@ -78,3 +79,9 @@ def log(folder: Path, **figures: float) -> None:
     with (folder / "log.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(line + "\n")
     print(line, flush=True)
+
+
+def vae_digest(runs: Path) -> str:
+    """What names the things made with the VAE of `runs`, so that none is used with another one."""
+    file = runs / "vae" / "vae.pt"
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.exists() else "untrained"

@@ -173,6 +173,7 @@ def train_unet(
         step = checkpoint["step"]
     alphas, axes = build_scheduler().alphas_cumprod, color_axes(pools.values())
     generator, ordered = np.random.default_rng([seed, step]), list(pools.values())
+    torch.manual_seed(int(generator.integers(2**63)))  # resumed, it draws other noise than before
     shares = np.array([len(pool.captions) for pool in ordered], dtype=float)
     clock, saved, losses = Clock(minutes=minutes), time.monotonic(), []
     for _ in clock.steps():
