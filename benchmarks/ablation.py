@@ -29,6 +29,7 @@ from diffcolor.base_model import BaseModel, Judge, load_base_model, load_judge
 from diffcolor.colorize import Scan, anti_color_features, fit, paint
 from diffcolor.config import ANTI_COLOR_PROMPTS, METHOD_VERSION, PRESETS, FitConfig, SampleConfig, digest
 from diffcolor.diffusion import encode
+from diffcolor.errors import NonFiniteLossError
 from diffcolor.geometry import working_gray, working_size
 from diffcolor.lora import LoRA, init_lora, stack
 from diffcolor.luminance import chroma_planes, luma, recombine
@@ -132,7 +133,7 @@ class Bench:
                     file.with_suffix(".part").rename(file)
             finally:
                 color_prior.contrastive_loss = kept
-        return [torch.load(file, weights_only=False) for file in files]
+        return [torch.load(file, weights_only=False, map_location="cpu") for file in files]
 
     def _train(self, cases: Sequence[Case], variant: Variant) -> list[Trained]:
         scans = [self.scan(case, variant.seed) for case in cases]
@@ -147,6 +148,9 @@ class Bench:
                 stage_1 = (time.perf_counter() - started) / len(cases)
                 boundary = {k: LoRA.from_named(progress.checkpoint(k).tensors) for k in range(len(cases))}
         seconds = (time.perf_counter() - started) / len(cases)
+        for one in outcomes:
+            if isinstance(one, NonFiniteLossError):
+                raise one
         return [
             Trained(_with_axis(boundary[k]), one.lora, one.optimized_embeds, seconds, stage_1)
             for k, one in enumerate(outcomes)
@@ -155,7 +159,7 @@ class Bench:
     def paint(self, cases: Sequence[Case], variant: Variant) -> tuple[Tensor, list[float]]:
         """(N, 3, H, W), and seconds of training per picture."""
         scans = [self.scan(case, variant.seed) for case in cases]
-        gray = torch.stack([scan.gray for scan in scans])
+        gray = torch.stack([scan.gray for scan in scans]).to(self.base.device)
         if variant.prompt == "gray":
             return gray.expand(-1, 3, -1, -1), [0.0] * len(cases)
         latents = encode(self.base, gray.expand(-1, 3, -1, -1))
@@ -165,10 +169,10 @@ class Bench:
             seconds = [0.0] * len(cases)
         else:
             trained = self.train(cases, variant)
-            lora = stack([getattr(one, variant.after) for one in trained])
+            lora = stack([getattr(one, variant.after) for one in trained]).to(self.base.device)
             seconds = [one.color_prior_seconds if variant.after == "color_prior" else one.seconds for one in trained]
             if variant.after == "in_context":
-                e_opt = torch.stack([one.optimized_embeds for one in trained])
+                e_opt = torch.stack([one.optimized_embeds for one in trained]).to(self.base.device)
                 embeds = (1 - variant.eta) * e_opt + variant.eta * embeds
         return paint(self.base, lora, scans, gray, latents, embeds, variant.sample), seconds
 
@@ -185,6 +189,7 @@ class Bench:
             with torch.no_grad() if variant.fit is None else torch.enable_grad():
                 pictures, seconds = self.paint(cases, variant)
             margins = self.margins(cases, variant, pictures)
+            pictures = pictures.cpu()
             strays = stray_color(pictures, torch.stack([self.scan(case).gray for case in cases])).tolist()
             for case, picture, margin, stray, cost in zip(cases, pictures, margins, strays, seconds, strict=True):
                 rgb = native(case, picture)
@@ -204,7 +209,7 @@ class Bench:
         """What the judge thinks of the pictures and their prompts."""
         positive = self.judge.text_features([prompt_of(case, variant) for case in cases])
         negatives = anti_color_features(self.judge, [self.scan(case) for case in cases])
-        return clip_margins(self.judge.image_features(pictures), positive, negatives).tolist()
+        return clip_margins(self.judge.image_features(pictures.to(self.judge.device)), positive, negatives).tolist()
 
 
 def _with_axis(lora: LoRA) -> LoRA:

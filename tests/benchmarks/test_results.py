@@ -1,0 +1,126 @@
+"""What docs/results.md is made with: which cases a part has, intervals, picks, and the document's places."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.ablation import PARTS, Variant, attraction_loss, part_of, prompt_of, variants
+from benchmarks.results import RECOLORED, SERIES, TABLES, bootstrap, fill, picked, pooled_ratio, table
+from benchmarks.validation import HUES, Case
+
+
+def cases(photographs: int, scenes: int) -> list[Case]:
+    picture, mask = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool)
+    common = {"truth": picture, "caption": "c", "hinted": "h", "group": "g"}
+    return [Case(id=f"photograph-{n:03d}", **common) for n in range(photographs)] + [
+        Case(id=f"scene-{n:03d}", mask=mask, hint_color=HUES[n % len(HUES)], other="o", **common) for n in range(scenes)
+    ]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_has_its_photographs_from_all_over_and_scenes_of_every_hue(part):
+    photographs, scenes = PARTS[part]
+    found = part_of(cases(50, 60), part)
+    numbers = [int(one.id[-3:]) for one in found if one.mask is None]
+    assert len(numbers) == len(set(numbers)) == photographs
+    if photographs:
+        assert numbers[0] == 0
+        assert numbers[-1] == 49
+    hues = [one.hint_color for one in found if one.mask is not None]
+    assert len(hues) == scenes
+    assert max(map(hues.count, hues), default=0) - min(map(hues.count, hues), default=0) <= 1
+
+
+def test_a_part_of_few_cases_is_all_of_them():
+    assert len(part_of(cases(3, 2), "some")) == 5
+
+
+def test_every_line_of_the_document_is_a_variant():
+    names = [variant.name for variant in variants()]
+    assert len(names) == len(set(names))
+    wanted = {name for _, lines, _ in TABLES.values() for name in lines} | set(RECOLORED) | set(SERIES)
+    assert wanted <= set(names)
+    assert {variant.against for variant in variants()} - {None} <= set(names)
+
+
+def test_only_scenes_are_asked_for_another_hue():
+    photograph, scene = cases(1, 1)
+    assert prompt_of(scene, Variant(name="x", prompt="other")) == "o"
+    assert prompt_of(photograph, Variant(name="x", prompt="other")) == "h"
+    assert prompt_of(scene, Variant(name="x", prompt="gray")) == "c"
+
+
+def test_without_negatives_only_the_caption_pulls():
+    import torch
+
+    text, negatives = torch.eye(4)[[0, 1]], torch.eye(4)[None, 2:].expand(2, -1, -1)
+    near = attraction_loss(text, text, negatives, 0.1)
+    assert torch.equal(near, torch.zeros(2))
+    assert torch.equal(
+        attraction_loss(text.flip(0), text, negatives, 0.1), attraction_loss(-text.flip(0), text, -negatives, 0.1)
+    )
+
+
+def rows(errors: list[float], groups: list[str]) -> list[dict]:
+    return [{"ab_error": one, "ab_ratio": one / 10, "group": group} for one, group in zip(errors, groups, strict=True)]
+
+
+def test_the_bootstrap_draws_groups_not_pictures():
+    rng = np.random.default_rng(0)
+    levels = rng.uniform(2, 12, 8)
+    alike = rows([float(level) for level in levels for _ in range(9)], [str(n) for n in range(8) for _ in range(9)])
+    apart = [{**row, "group": str(n)} for n, row in enumerate(alike)]
+    value, low, high = bootstrap(alike, pooled_ratio)
+    assert value == pytest.approx(levels.mean() / 10)
+    assert low < value < high
+    _, low_apart, high_apart = bootstrap(apart, pooled_ratio)
+    assert high - low > 2 * (high_apart - low_apart)
+
+
+def test_a_paired_change_is_surer_than_its_parts():
+    rng = np.random.default_rng(1)
+    errors = rng.uniform(2, 12, 30)
+    groups = [str(n) for n in range(30)]
+    before, after = rows(list(errors), groups), rows(list(errors - 0.2), groups)
+    value, low, high = bootstrap(after, pooled_ratio, before)
+    assert value == pytest.approx(-0.02)
+    assert low == pytest.approx(-0.02)
+    assert high == pytest.approx(-0.02)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two variants' figures: one good on the even pictures, one on the odd."""
+    (tmp_path / "figures").mkdir()
+    columns = ("ciede2000", "colorfulness", "colorfulness_truth", "seconds")
+    for name, good in {"even": 0, "odd": 1}.items():
+        found = []
+        for n in range(14):
+            error = 3.0 if n % 2 == good else 9.0
+            row = {"id": f"photograph-{n:03d}", "group": str(n), "ab_error": error, "ab_ratio": error / 10}
+            found.append({**row, "margin": -error, **dict.fromkeys(columns, 1.0)})
+        pq.write_table(pa.Table.from_pylist(found), tmp_path / "figures" / f"{name}.parquet")
+    return tmp_path
+
+
+def test_a_rule_picks_case_by_case(runs):
+    best = picked(runs, ["even", "odd"], lambda row: row["margin"], "photograph")
+    assert [row["ab_error"] for row in best] == [3.0] * 14
+    worst = picked(runs, ["even", "odd"], lambda row: -row["margin"], "photograph")
+    assert [row["ab_error"] for row in worst] == [9.0] * 14
+
+
+def test_a_table_has_a_line_for_each_variant_that_was_run_and_its_change(runs):
+    lines = table(runs, {"even": "even", "odd": "odd", "missing": "missing"}, "photograph", "even").splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["even", "odd", "… against even"]
+    assert lines[2].split("|")[3].split()[0] == lines[3].split("|")[3].split()[0] == "0.600"
+    assert "**" not in lines[4].split("|")[3]  # as good on the whole
+
+
+def test_a_table_goes_to_its_place_alone():
+    document = "a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\n<!-- end -->\n"
+    assert fill(document, "x", "new") == document.replace("old", "new")
+    assert "\nz\n" in fill(document, "y", "z")
+    with pytest.raises(ValueError, match="no place"):
+        fill(document, "z", "")
