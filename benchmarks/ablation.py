@@ -97,6 +97,9 @@ class Bench:
     def __init__(self, base: BaseModel, judge: Judge, cases: Sequence[Case], runs: Path) -> None:
         self.base, self.judge, self.cases = base, judge, list(cases)
         self.runs = runs / f"{base.digest[:12]}-{judge.digest[:12]}"
+        (self.runs / "pictures" / "truth").mkdir(parents=True, exist_ok=True)
+        for case in cases:
+            Image.fromarray(case.truth).save(self.runs / "pictures" / "truth" / f"{case.id}.png")
 
     def scan(self, case: Case, seed: str = "id") -> Scan:
         """What the model sees of a case."""
@@ -324,6 +327,7 @@ def variants() -> list[Variant]:
         stage_1("timesteps-all", timesteps="all"),
         *(stage_1(f"lambda-{weight}", contrastive_weight=weight) for weight in (0.05, 0.15, 0.5, 1.5)),
         *(stage_1(f"tau-{tau}", temperature=tau) for tau in (0.02, 0.2)),
+        stage_1("rate-0.001", color_prior_learning_rate=0.001),
     ]
     found += [
         Variant(name=f"preset-{name}", fit=PRESETS[name].fit, sample=PRESETS[name].sample, prompt="hinted", part=part)

@@ -128,30 +128,23 @@ def table(runs: Path, names: dict[str, str], part: str, reference: str | None = 
     return "\n".join(lines)
 
 
-def ranked(runs: Path, name: str, part: str, key: str) -> list[str]:
-    """Ids from best to worst."""
-    rows = read(runs, name, part)
-    return sorted(rows, key=lambda one: rows[one][key])
-
-
-def sheet(
-    runs: Path, ids: Sequence[str], columns: Sequence[str], truths: dict[str, NDArray], height: int
-) -> Image.Image:
-    """A row per case: the scan, the variants' pictures, the truth."""
-    rows = []
-    for one in ids:
-        gray = Image.open(runs / "pictures" / "gray" / f"{one}.png")
-        pictures = [gray, *(Image.open(runs / "pictures" / name / f"{one}.png") for name in columns)]
-        pictures.append(Image.fromarray(truths[one]))
-        rows.append([picture.resize((round(picture.width * height / picture.height), height)) for picture in pictures])
-    width = max(sum(picture.width + 4 for picture in row) for row in rows)
-    whole = Image.new("RGB", (width, len(rows) * (height + 4)), "white")
-    for number, row in enumerate(rows):
-        x = 0
-        for picture in row:
-            whole.paste(picture, (x, number * (height + 4)))
-            x += picture.width + 4
-    return whole
+def sheet(runs: Path, part: str) -> Image.Image:
+    """Three rows each of the best, the median and the worst of `RANKED`'s pictures; a column for each of `SHOWN`."""
+    rows = read(runs, RANKED, part)
+    ids = sorted(rows, key=lambda one: rows[one]["ab_ratio"])
+    middle = len(ids) // 2
+    whole = []
+    for one in [*ids[:3], *ids[middle - 1 : middle + 2], *ids[-3:]]:
+        pictures = [Image.open(runs / "pictures" / name / f"{one}.png") for name in SHOWN]
+        smaller = min(TILE[0] / pictures[0].width, TILE[1] / pictures[0].height)
+        size = tuple(round(side * smaller) for side in pictures[0].size)
+        row = Image.new("RGB", (len(SHOWN) * (TILE[0] + 4), TILE[1] + 4), "white")
+        for number, picture in enumerate(pictures):
+            row.paste(
+                picture.resize(size), (number * (TILE[0] + 4) + (TILE[0] - size[0]) // 2, (TILE[1] - size[1]) // 2)
+            )
+        whole.append(np.asarray(row))
+    return Image.fromarray(np.concatenate(whole))
 
 
 def fill(document: str, name: str, content: str) -> str:
@@ -188,6 +181,7 @@ STAGE_1 = {
     "stage-1-timesteps-all": "all timesteps (the paper's)",
     **{f"stage-1-lambda-{value}": f"lambda {value}" for value in (0.05, 0.15, 0.5, 1.5)},
     **{f"stage-1-tau-{value}": f"tau {value}" for value in (0.02, 0.2)},
+    "stage-1-rate-0.001": "learning rate 0.001",
 }
 ETAS = (
     {f"eta-{value}": f"eta {value}" for value in (0.5, 0.7, 0.9)}
@@ -284,6 +278,9 @@ def recolored(runs: Path) -> str:
     return "\n".join(lines)
 
 
+RANKED = "stages-1-2"
+SHOWN = ("gray", "base-consistent-aligned", "stages-1-2", "stages-1-2-hinted", "truth")
+TILE = (150, 112)  # width, height
 SERIES = {
     "base-consistent-aligned": "base model, a seed for each picture",
     "base-shared-seed": "base model, one seed for a series",
@@ -300,6 +297,9 @@ def main(runs: Path, document: Path) -> None:
     text = fill(text, "recoloured", recolored(runs))
     text = fill(text, "series", series(runs, SERIES))
     document.write_text(text, encoding="utf-8")
+    for part in ("photograph", "scene"):
+        if (runs / "figures" / f"{RANKED}.parquet").exists():
+            sheet(runs, part).save(document.with_name(f"results-{part}s.jpg"), quality=85)
     wanted = {name for _, names, _ in TABLES.values() for name in names} | set(RECOLORED) | set(SERIES)
     if missing := sorted(name for name in wanted if not (runs / "figures" / f"{name}.parquet").exists()):
         sys.exit(f"not run yet: {' '.join(missing)}")
