@@ -23,32 +23,32 @@ PICTURES = {
         "skimage.data",
         "coffee.png",
         "a cup of coffee with a spoon on a wooden table",
-        ["a red cup of brown coffee with a spoon on a brown wooden table"],
+        ["a cup of coffee with a spoon on a brown wooden table"],
     ),
     "cat": ("skimage.data", "chelsea.png", "a cat", ["an orange cat"]),
     "astronaut": (
         "skimage.data",
         "astronaut.png",
         "a portrait of a woman in a suit",
-        ["a portrait of a woman in an orange suit"],
+        ["a woman in an orange suit"],
     ),
     "rocket": (
         "skimage.data",
         "rocket.jpg",
         "a rocket on its launch pad under the sky",
-        ["a white rocket on its launch pad under a blue sky"],
+        ["a rocket on its launch pad, under a blue sky"],
     ),
     "flower": (
         "sklearn.datasets.images",
         "flower.jpg",
         "a flower with leaves",
-        ["a red flower with green leaves", "a blue flower with green leaves"],
+        ["a pink flower", "a blue flower", "a yellow flower"],
     ),
     "temple": (
         "sklearn.datasets.images",
         "china.jpg",
         "a temple with trees under the sky",
-        ["a brown temple with green trees under a blue sky"],
+        ["a temple, green trees, under a blue sky"],
     ),
     "admiral": (
         "matplotlib",
@@ -60,7 +60,7 @@ PICTURES = {
         "skimage.data",
         "camera.png",
         "a man in a coat with a camera on a tripod in a field of grass",
-        ["a man in a brown coat with a camera on a tripod in a field of green grass under a blue sky"],
+        ["a man with a camera, green grass, under a blue sky"],
     ),
 }
 
