@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from benchmarks.validation import Case, photographs, scenes
 from diffcolor import color_prior
 from diffcolor.base_model import BaseModel, Judge, load_base_model, load_judge
 from diffcolor.colorize import Scan, anti_color_features, fit, paint
-from diffcolor.config import ANTI_COLOR_PROMPTS, METHOD_VERSION, PRESETS, FitConfig, SampleConfig, digest
+from diffcolor.config import ANTI_COLOR_PROMPTS, METHOD_VERSION, FitConfig, SampleConfig, digest, preset_for
 from diffcolor.diffusion import encode
 from diffcolor.errors import NonFiniteLossError
 from diffcolor.geometry import working_gray, working_size
@@ -39,7 +40,6 @@ from diffcolor.upsample import ChromaUpsampler
 from manifests.validate import seed_of
 from pipelines.evaluate.figures import against_truth, hint_agreement, mean_ab
 
-BALANCED = PRESETS["balanced"]
 FIGURES_VERSION = 1  # raised by hand when a figure is added or means something else
 ETAS = (0.5, 0.7, 0.9, 1.2, 1.4)  # beside 1
 # Photographs and scenes of smaller parts: trainings are long on a CPU. The scenes are all of one size.
@@ -65,7 +65,7 @@ class Variant:
     name: str
     fit: FitConfig | None = None
     after: str = "in_context"
-    sample: SampleConfig = BALANCED.sample
+    sample: SampleConfig
     prompt: str = "caption"
     eta: float = 1.0
     k: int = 4
@@ -96,10 +96,14 @@ class Bench:
 
     def __init__(self, base: BaseModel, judge: Judge, cases: Sequence[Case], runs: Path) -> None:
         self.base, self.judge, self.cases = base, judge, list(cases)
-        self.runs = runs / f"{base.digest[:12]}-{judge.digest[:12]}"
+        self.runs = runs / f"{base.digest[:12]}-{judge.digest[:12]}-{base.device.type}"
         (self.runs / "pictures" / "truth").mkdir(parents=True, exist_ok=True)
         for case in cases:
             Image.fromarray(case.truth).save(self.runs / "pictures" / "truth" / f"{case.id}.png")
+        pq.write_table(
+            pa.table({"id": [case.id for case in cases], "seen": [case.seen for case in cases]}),
+            self.runs / "cases.parquet",
+        )
 
     def scan(self, case: Case, seed: str = "id") -> Scan:
         """What the model sees of a case."""
@@ -123,7 +127,7 @@ class Bench:
         """Trains what is not in the cache yet."""
         name = f"{digest(variant.fit)[:12]}-k{variant.k}-{variant.seed}"
         name += "" if variant.negatives else "-no-negatives"
-        files = [self.runs / "trained" / name / f"{case.id}.pt" for case in cases]
+        files = [self.runs / "trained" / name / f"{case.id}-{case.digest[:8]}.pt" for case in cases]
         if not all(file.exists() for file in files):
             kept, color_prior.contrastive_loss = (
                 color_prior.contrastive_loss,
@@ -149,7 +153,8 @@ class Bench:
                 break
             if progress.stage == "embedding" and progress.step == 0:
                 stage_1 = (time.perf_counter() - started) / len(cases)
-                boundary = {k: LoRA.from_named(progress.checkpoint(k).tensors) for k in range(len(cases))}
+                saved = {k: progress.checkpoint(k) for k in range(len(cases))}
+                boundary = {k: LoRA.from_named(one.tensors) for k, one in saved.items() if one}
         seconds = (time.perf_counter() - started) / len(cases)
         for one in outcomes:
             if isinstance(one, NonFiniteLossError):
@@ -179,11 +184,22 @@ class Bench:
                 embeds = (1 - variant.eta) * e_opt + variant.eta * embeds
         return paint(self.base, lora, scans, gray, latents, embeds, variant.sample), seconds
 
+    def made_by(self, variant: Variant) -> bytes:
+        """What figures depend on."""
+        cases = [case.digest for case in part_of(self.cases, variant.part)]
+        return hashlib.sha256(f"{FIGURES_VERSION} {METHOD_VERSION} {variant} {cases}".encode()).hexdigest().encode()
+
+    def forget_stale(self, known: Sequence[Variant]) -> None:
+        """Removes the figures of variants that are not what they were, or no more."""
+        current = {variant.name: self.made_by(variant) for variant in known}
+        for file in (self.runs / "figures").glob("*.parquet"):
+            if pq.read_schema(file).metadata.get(b"made_by") != current.get(file.stem):
+                file.unlink()
+
     def run(self, variant: Variant) -> None:
         """Figures of a variant, one row per case, to figures/NAME.parquet; pictures to pictures/NAME/."""
         file = self.runs / "figures" / f"{variant.name}.parquet"
-        made_by = hashlib.sha256(f"{FIGURES_VERSION} {METHOD_VERSION} {variant}".encode()).hexdigest().encode()
-        if file.exists() and pq.read_schema(file).metadata.get(b"made_by") == made_by:
+        if file.exists():
             return
         started, rows = time.perf_counter(), []
         folder = self.runs / "pictures" / variant.name
@@ -203,7 +219,7 @@ class Bench:
         file.parent.mkdir(parents=True, exist_ok=True)
         names = dict.fromkeys(name for row in rows for name in row)  # pyarrow looks at the first row alone
         table = pa.table({name: [row.get(name) for row in rows] for name in names})
-        pq.write_table(table.replace_schema_metadata({"made_by": made_by}), file.with_suffix(".part"))
+        pq.write_table(table.replace_schema_metadata({"made_by": self.made_by(variant)}), file.with_suffix(".part"))
         file.with_suffix(".part").rename(file)
         print(f"{variant.name}: {time.perf_counter() - started:.0f} s; {summary(rows)}", flush=True)
 
@@ -279,31 +295,32 @@ def summary(rows: list[dict]) -> str:
     return " | ".join(texts)
 
 
-def variants() -> list[Variant]:
-    """Every line of docs/results.md."""
-    shipped, full = BALANCED.sample, {"fit": BALANCED.fit}
+def variants(base_model: str = "mini") -> list[Variant]:
+    """Every line of docs/results.md, with a base model's own presets."""
+    balanced, draft, paper = (preset_for(name, base_model) for name in ("balanced", "draft", "paper"))
+    shipped, full = balanced.sample, {"fit": balanced.fit}
+    line = partial(Variant, sample=shipped)
     plain = replace(shipped, luminance_consistent=False, align=False)
     found = [
-        Variant(name="gray", prompt="gray"),
+        line(name="gray", prompt="gray"),
         Variant(name="base", sample=plain),
         Variant(name="base-aligned", sample=replace(plain, align=True)),
         Variant(name="base-consistent", sample=replace(plain, luminance_consistent=True)),
         Variant(name="base-consistent-aligned", sample=replace(shipped, luminance_consistent=True, align=True)),
-        Variant(name="base-hinted", prompt="hinted"),
-        Variant(name="base-other", prompt="other", part="scenes", against="base-hinted"),
-        Variant(name="base-shared-seed", seed="group", part="photographs"),
-        Variant(name="stage-1", **full, after="color_prior"),
-        Variant(name="stages-1-2", **full),
-        Variant(name="stages-1-2-hinted", **full, prompt="hinted"),
-        Variant(name="stages-1-2-other", **full, prompt="other", part="scenes", against="stages-1-2-hinted"),
-        *(Variant(name=f"eta-{eta}", **full, prompt="hinted", eta=eta) for eta in ETAS),
+        line(name="base-hinted", prompt="hinted"),
+        line(name="base-other", prompt="other", part="scenes", against="base-hinted"),
+        line(name="base-shared-seed", seed="group", part="photographs"),
+        line(name="stage-1", **full, after="color_prior"),
+        line(name="stages-1-2", **full),
+        line(name="stages-1-2-hinted", **full, prompt="hinted"),
+        line(name="stages-1-2-other", **full, prompt="other", part="scenes", against="stages-1-2-hinted"),
+        *(line(name=f"eta-{eta}", **full, prompt="hinted", eta=eta) for eta in ETAS),
     ]
-    for name, align in {"no-alignment": False, "aligned": True}.items():
-        sample = replace(shipped, align=align)
-        found += [
-            Variant(name=f"stage-1-{name}", **full, after="color_prior", sample=sample),
-            Variant(name=f"stages-1-2-{name}", **full, sample=sample),
-        ]
+    unaligned = replace(shipped, align=False)
+    found += [
+        Variant(name="stage-1-no-alignment", **full, after="color_prior", sample=unaligned),
+        Variant(name="stages-1-2-no-alignment", **full, sample=unaligned),
+    ]
     sweeps = {
         "strength": [{"strength": value} for value in (0.1, 0.2, 0.35, 0.5, 0.8, 1.0)],
         "guidance": [{"guidance_scale": value} for value in (1.0, 1.5, 2.0, 3.0, 5.0)],
@@ -314,11 +331,11 @@ def variants() -> list[Variant]:
             sample = replace(shipped, **change)
             value = next(iter(change.values()))
             found.append(Variant(name=f"base-{name}-{value}", sample=sample, prompt="hinted", part="some"))
-    only_stage_1 = replace(BALANCED.fit, embedding_steps=0, in_context_steps=0)
+    only_stage_1 = replace(balanced.fit, embedding_steps=0, in_context_steps=0)
 
     def stage_1(name: str, negatives: bool = True, **changes) -> Variant:
         fit_ = replace(only_stage_1, **changes)
-        return Variant(name=f"stage-1-{name}", fit=fit_, after="color_prior", negatives=negatives, part="few")
+        return line(name=f"stage-1-{name}", fit=fit_, after="color_prior", negatives=negatives, part="few")
 
     found += [
         stage_1("noise-only", contrastive_weight=0.0, denoising_target="gray"),
@@ -330,11 +347,11 @@ def variants() -> list[Variant]:
         stage_1("rate-0.001", color_prior_learning_rate=0.001),
     ]
     found += [
-        Variant(name=f"preset-{name}", fit=PRESETS[name].fit, sample=PRESETS[name].sample, prompt="hinted", part=part)
-        for name, part in {"draft": "few", "paper": "handful"}.items()
+        Variant(name=f"preset-{one.preset}", fit=one.fit, sample=one.sample, prompt="hinted", part=part)
+        for one, part in ((draft, "few"), (paper, "handful"))
     ]
     # What K is worth is its time; the pictures are equal (tests/diffcolor/test_colorize.py).
-    found += [Variant(name=f"k-{k}", **full, prompt="hinted", k=k, part="eight scenes") for k in (1, 4, 8)]
+    found += [line(name=f"k-{k}", **full, prompt="hinted", k=k, part="eight scenes") for k in (1, 4, 8)]
     return found
 
 
@@ -351,9 +368,14 @@ def main() -> None:
     arguments = parser.parse_args()
     base, judge = load_base_model(arguments.base_model, arguments.device), load_judge(arguments.judge, arguments.device)
     bench = Bench(base, judge, photographs(arguments.photographs) + scenes(arguments.stamps), arguments.runs)
-    for variant in variants():
+    known = variants(arguments.base_model)
+    bench.forget_stale(known)
+    for variant in known:
         if variant.name.startswith(tuple(arguments.only)):
-            bench.run(variant)
+            try:
+                bench.run(variant)
+            except NonFiniteLossError as error:
+                print(f"{variant.name}: {error}", flush=True)
 
 
 if __name__ == "__main__":

@@ -99,32 +99,43 @@ def bootstrap(rows: list[dict], figure: Figure, before: list[dict] | None = None
     return value(np.arange(len(rows))), float(low), float(high)
 
 
-def table(runs: Path, names: dict[str, str], part: str, reference: str | None = None) -> str:
-    """Figures of variants (file name to what is printed) in Markdown; with a reference, the change against it."""
+def table(
+    runs: Path, names: dict[str, str], part: str, reference: str | None = None, only: set[str] | None = None
+) -> str:
+    """Figures of variants (file name to what is printed) in Markdown.
+
+    With a reference, the change against it, and before variants of other cases its own figures on these.
+    `only` these ids.
+    """
     columns = PHOTOGRAPHS if part == "photograph" else SCENES
     lines = [f"| | n | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
-    known = read(runs, reference, part) if reference else {}
-    for name, label in names.items():
-        found = read(runs, name, part)
-        if not found:
-            continue
-        if name == reference:  # on the same cases as what it is compared with
-            others = [set(rows) for other in names if other != name and (rows := read(runs, other, part))]
-            found = {one: row for one, row in found.items() if all(one in other for other in others)}
-        rows = list(found.values())
+
+    def line(label: str, rows: Rows) -> str:
         cells = []
         for figure, form in columns.values():
-            value, low, high = bootstrap(rows, figure)
+            value, low, high = bootstrap(list(rows.values()), figure)
             cells.append(f"{value:{form}} ({low:{form}} to {high:{form}})")
-        lines.append(f"| {label} | {len(rows)} | {' | '.join(cells)} |")
-        if known and name != reference and set(found) <= set(known):
-            before = [known[one] for one in found]
-            changes = []
-            for figure, form in columns.values():
-                value, low, high = bootstrap(rows, figure, before)
-                sure = "**" if (low > 0 or high < 0) and len(rows) >= ENOUGH else ""
-                changes.append(f"{sure}{value:+{form}}{sure} ({low:+{form}} to {high:+{form}})")
-            lines.append(f"| … against {names.get(reference, reference)} | | {' | '.join(changes)} |")
+        return f"| {label} | {len(rows)} | {' | '.join(cells)} |"
+
+    known, shown = read(runs, reference, part) if reference else {}, set()
+    for name, label in names.items():
+        found = {one: row for one, row in read(runs, name, part).items() if only is None or one in only}
+        if not found or name == reference:
+            continue
+        if not known:
+            lines.append(line(label, found))
+            continue
+        before = {one: known[one] for one in found}
+        if set(found) != shown:
+            lines.append(line(f"*{names[reference]}*", before))
+            shown = set(found)
+        lines.append(line(label, found))
+        changes = []
+        for figure, form in columns.values():
+            value, low, high = bootstrap(list(found.values()), figure, list(before.values()))
+            sure, signed = "**" if (low > 0 or high < 0) and len(found) >= ENOUGH else "", f"+{form.lstrip('+')}"
+            changes.append(f"{sure}{value:{signed}}{sure} ({low:{signed}} to {high:{signed}})")
+        lines.append(f"| … the change | | {' | '.join(changes)} |")
     return "\n".join(lines)
 
 
@@ -164,11 +175,11 @@ PARTS = {
     "base": "base model alone (SDEdit)",
     "base-aligned": "… with alignment",
     "base-consistent": "… luminance-consistent",
-    "base-consistent-aligned": "… both",
-    "stage-1-no-alignment": "stage 1",
-    "stage-1-aligned": "… with alignment",
-    "stages-1-2-no-alignment": "stages 1 + 2",
-    "stages-1-2-aligned": "… with alignment",
+    "base-consistent-aligned": "… both, as shipped",
+    "stage-1-no-alignment": "stage 1, luminance-consistent",
+    "stage-1": "… with alignment, as shipped",
+    "stages-1-2-no-alignment": "stages 1 + 2, luminance-consistent",
+    "stages-1-2": "… with alignment, as shipped",
     "base-hinted": "base model, hinted",
     "stages-1-2-hinted": "stages 1 + 2, hinted",
 }
@@ -278,6 +289,9 @@ def recolored(runs: Path) -> str:
     return "\n".join(lines)
 
 
+UNSEEN = {
+    name: PARTS[name] for name in ("gray", "base-consistent-aligned", "stages-1-2", "base-hinted", "stages-1-2-hinted")
+}
 RANKED = "stages-1-2"
 SHOWN = ("gray", "base-consistent-aligned", "stages-1-2", "stages-1-2-hinted", "truth")
 TILE = (150, 112)  # width, height
@@ -294,6 +308,12 @@ def main(runs: Path, document: Path) -> None:
         text = fill(text, name, table(runs, names, part, reference))
     for part in ("photograph", "scene"):
         text = fill(text, f"picks, {part}s", picks(runs, part))
+    cases = pq.read_table(runs / "cases.parquet").to_pylist()
+    text = fill(
+        text,
+        "unseen photographs",
+        table(runs, UNSEEN, "photograph", only={one["id"] for one in cases if not one["seen"]}),
+    )
     text = fill(text, "recoloured", recolored(runs))
     text = fill(text, "series", series(runs, SERIES))
     document.write_text(text, encoding="utf-8")

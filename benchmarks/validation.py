@@ -1,5 +1,7 @@
 """The validation split: photographs of titles, and scenes of objects, that the embedded model's training never saw."""
 
+import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +14,12 @@ from diffcolor.embedded.training.colors import PAINTS, paint
 from diffcolor.embedded.training.photographs import load_photographs
 from diffcolor.embedded.training.scenes import compose_background, paste, with_article
 from diffcolor.embedded.training.stamps import load_stamps, split_stamps
-from pipelines.evaluate.figures import hint_agreement
+from pipelines.evaluate.figures import hint_agreement, hue_difference, hue_of
 
 HUES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "teal")
 SCENE = (160, 192)  # height, width
+SAME_TITLE = 0.6  # share of the words: one shoot was archived under several spellings of a title
+FAR = 60.0  # degrees, between the hue that a scene has and the other one that it is asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,7 @@ class Case:
         hint_color: of a scene's object, as #rrggbb.
         mask: (H, W) bool, its pixels.
         other, other_color: the same scene asked for in another hue, for recolouring.
+        seen: a title of the training is nearly this photograph's: it may be of the same shoot.
     """
 
     id: str
@@ -41,12 +46,21 @@ class Case:
     mask: NDArray[np.bool_] | None = None
     other: str | None = None
     other_color: str | None = None
+    seen: bool = False
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of what the case is, so that figures of one are not taken for another's."""
+        parts = (self.truth.tobytes(), self.caption, self.hinted, self.group, self.other, self.other_color)
+        return hashlib.sha256(
+            b"".join(part if isinstance(part, bytes) else repr(part).encode() for part in parts)
+        ).hexdigest()
 
 
 def photographs(path: Path) -> list[Case]:
     """The held-out photographs, in their archived colours, with the archive's titles."""
-    cases = []
-    for number, one in enumerate(load_photographs(path, corrected=False)[1]):
+    cases, (training, held_out) = [], load_photographs(path, corrected=False)
+    for number, one in enumerate(held_out):
         generator = np.random.default_rng(number)
         picture = one.pixels.astype(np.float32) / 255
         phrases = measured_phrases(picture, generator) or [tones(picture, generator)]
@@ -57,9 +71,16 @@ def photographs(path: Path) -> list[Case]:
                 caption=one.title,
                 hinted=", ".join([one.title, *phrases[:3]]),
                 group=one.title,
+                seen=max(_shared_words(one.title, other.title) for other in training) >= SAME_TITLE,
             )
         )
     return cases
+
+
+def _shared_words(one: str, other: str) -> float:
+    """Jaccard index of two titles' words of three letters or more."""
+    first, second = (set(re.findall(r"[a-z]{3,}", title.lower())) for title in (one, other))
+    return len(first & second) / max(len(first | second), 1)
 
 
 def scenes(folder: Path, count: int = 60) -> list[Case]:
@@ -85,7 +106,8 @@ def _scene(stamps, number: int) -> Case:
 def _draw_scene(stamps, number: int, generator: np.random.Generator) -> Case:
     stamp = stamps[generator.integers(len(stamps))]
     name, noun = HUES[number % len(HUES)], stamp.nouns[0]
-    other = str(generator.choice([hue for hue in HUES if hue != name]))
+    far = [hue for hue in HUES if hue_difference(hue_of(_hex(hue)), hue_of(_hex(name))) >= FAR]
+    other = far[generator.integers(len(far))]
     background, words = compose_background(SCENE, None, generator)
     painted = paint(stamp.rgba[..., :3].astype(np.float32) / 255, name, generator)
     alpha = stamp.rgba[..., 3].astype(np.float32) / 255

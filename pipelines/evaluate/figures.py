@@ -60,6 +60,11 @@ def hue_of(color: str) -> float:
     return float(np.degrees(np.arctan2(b, a)) % 360)
 
 
+def hue_difference(one: float, other: float) -> float:
+    """Between two hues, in degrees: 0 to 180."""
+    return float(abs((one - other + 180) % 360 - 180))
+
+
 def hint_agreement(rgb: NDArray[np.uint8], inside: NDArray[np.bool_], color: str) -> dict[str, float]:
     """Did the hinted object take the hinted hue, and did the rest stay out of it?
 
@@ -72,7 +77,7 @@ def hint_agreement(rgb: NDArray[np.uint8], inside: NDArray[np.bool_], color: str
     wanted = np.radians(hue_of(color))
     direction = np.array([np.cos(wanted), np.sin(wanted)])
     a, b = np.median(lab[inside][:, 1]), np.median(lab[inside][:, 2])
-    apart = abs((np.degrees(np.arctan2(b, a) - wanted) + 180) % 360 - 180)
+    apart = hue_difference(np.degrees(np.arctan2(b, a)), np.degrees(wanted))
     error = 180.0 if np.hypot(a, b) < _COLOURLESS else apart
     outside = lab[~inside][:, 1:] @ direction
     return {
