@@ -314,6 +314,14 @@ def variants(base_model: str = "mini") -> list[Variant]:
         line(name="stages-1-2", **full),
         line(name="stages-1-2-hinted", **full, prompt="hinted"),
         line(name="stages-1-2-other", **full, prompt="other", part="scenes", against="stages-1-2-hinted"),
+        line(
+            name="stages-1-2-other-eta-1.2",
+            **full,
+            prompt="other",
+            eta=1.2,
+            part="scenes",
+            against="stages-1-2-hinted",
+        ),
         *(line(name=f"eta-{eta}", **full, prompt="hinted", eta=eta) for eta in ETAS),
     ]
     unaligned = replace(shipped, align=False)
@@ -331,7 +339,7 @@ def variants(base_model: str = "mini") -> list[Variant]:
             sample = replace(shipped, **change)
             value = next(iter(change.values()))
             found.append(Variant(name=f"base-{name}-{value}", sample=sample, prompt="hinted", part="some"))
-    only_stage_1 = replace(balanced.fit, embedding_steps=0, in_context_steps=0)
+    only_stage_1 = replace(balanced.fit, color_prior_steps=60, embedding_steps=0, in_context_steps=0, plateau_window=20)
 
     def stage_1(name: str, negatives: bool = True, **changes) -> Variant:
         fit_ = replace(only_stage_1, **changes)
@@ -342,10 +350,18 @@ def variants(base_model: str = "mini") -> list[Variant]:
         stage_1("no-negatives", negatives=False),
         *(stage_1(f"target-{target}", denoising_target=target) for target in ("gray", "prior")),
         stage_1("timesteps-all", timesteps="all"),
-        *(stage_1(f"lambda-{weight}", contrastive_weight=weight) for weight in (0.05, 0.15, 0.5, 1.5)),
+        *(stage_1(f"lambda-{weight}", contrastive_weight=weight) for weight in (0.05, 0.5, 1.5)),
         *(stage_1(f"tau-{tau}", temperature=tau) for tau in (0.02, 0.2)),
         stage_1("rate-0.001", color_prior_learning_rate=0.001),
     ]
+    longer = replace(balanced.fit, color_prior_steps=60, embedding_steps=30, plateau_window=20)
+    stage_2 = {
+        "steps-10": {"in_context_steps": 10},
+        "steps-40": {"in_context_steps": 40},
+        "rate-0.0001": {"in_context_steps": 40, "in_context_learning_rate": 1e-4},
+    }
+    for name, changes in stage_2.items():
+        found.append(line(name=f"in-context-{name}", fit=replace(longer, **changes), prompt="hinted", part="few"))
     found += [
         Variant(name=f"preset-{one.preset}", fit=one.fit, sample=one.sample, prompt="hinted", part=part)
         for one, part in ((draft, "few"), (paper, "handful"))

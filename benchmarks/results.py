@@ -104,7 +104,7 @@ def table(
 ) -> str:
     """Figures of variants (file name to what is printed) in Markdown.
 
-    With a reference, the change against it, and before variants of other cases its own figures on these.
+    With a reference, the change against it on the cases of both, and before other cases its own figures on these.
     `only` these ids.
     """
     columns = PHOTOGRAPHS if part == "photograph" else SCENES
@@ -125,6 +125,7 @@ def table(
         if not known:
             lines.append(line(label, found))
             continue
+        found = {one: row for one, row in found.items() if one in known}
         before = {one: known[one] for one in found}
         if set(found) != shown:
             lines.append(line(f"*{names[reference]}*", before))
@@ -184,15 +185,21 @@ PARTS = {
     "stages-1-2-hinted": "stages 1 + 2, hinted",
 }
 STAGE_1 = {
-    "stage-1": "as shipped",
+    "base-consistent-aligned": "base model",
+    "stage-1-target-prior": "60 steps, else as shipped",
     "stage-1-noise-only": "noise loss only, on gray",
     "stage-1-no-negatives": "contrastive without negatives",
     "stage-1-target-gray": "noise loss on gray (the paper's)",
-    "stage-1-target-prior": "noise loss on the base's own prediction",
     "stage-1-timesteps-all": "all timesteps (the paper's)",
-    **{f"stage-1-lambda-{value}": f"lambda {value}" for value in (0.05, 0.15, 0.5, 1.5)},
+    **{f"stage-1-lambda-{value}": f"lambda {value}" for value in (0.05, 0.5, 1.5)},
     **{f"stage-1-tau-{value}": f"tau {value}" for value in (0.02, 0.2)},
     "stage-1-rate-0.001": "learning rate 0.001",
+}
+STAGE_2 = {
+    "base-hinted": "base model, hinted",
+    "in-context-steps-10": "60 + 30 + 10 steps",
+    "in-context-steps-40": "60 + 30 + 40 steps",
+    "in-context-rate-0.0001": "60 + 30 + 40 steps, the last at rate 0.0001 (the paper's)",
 }
 ETAS = (
     {f"eta-{value}": f"eta {value}" for value in (0.5, 0.7, 0.9)}
@@ -211,12 +218,17 @@ PRESETS = {
     "preset-paper": "paper",
     **{f"k-{k}": f"balanced, K = {k}" for k in (1, 4, 8)},
 }
-RECOLORED = {"base-other": "base model", "stages-1-2-other": "stages 1 + 2"}
+RECOLORED = {
+    "base-other": "base model",
+    "stages-1-2-other": "stages 1 + 2, eta 1.0",
+    "stages-1-2-other-eta-1.2": "stages 1 + 2, eta 1.2",
+}
 TABLES: dict[str, tuple[str, dict[str, str], str | None]] = {}  # part, variants, the one they are compared with
 for _part in ("photograph", "scene"):
     TABLES |= {
         f"parts, {_part}s": (_part, PARTS, None),
-        f"stage 1, {_part}s": (_part, STAGE_1, "stage-1"),
+        f"stage 1, {_part}s": (_part, STAGE_1, "stage-1-target-prior"),
+        f"stage 2, {_part}s": (_part, STAGE_2, "base-hinted"),
         f"eta, {_part}s": (_part, ETAS, None),
         f"sampling, {_part}s": (_part, SAMPLING, "base-hinted"),
         f"presets, {_part}s": (_part, PRESETS, "stages-1-2-hinted"),
@@ -231,13 +243,17 @@ def picked(runs: Path, names: Sequence[str], score: Callable[[dict], float], par
 
 
 SHIPPED = ["stages-1-2-hinted", "eta-1.2"]  # the ladder of `balanced`
+
+
+def shipped_score(row: dict) -> float:
+    """As `Colored.score`."""
+    return row["margin"] - STRAY_COLOR_WEIGHT * row["stray_color"]
+
+
 RULES: dict[str, Callable[[dict], float]] = {
     "the judge's margin": lambda row: row["margin"],
     "the least stray colour": lambda row: -row["stray_color"],
-    **{
-        f"margin less {weight:g} x stray colour": lambda row, weight=weight: row["margin"] - weight * row["stray_color"]
-        for weight in (STRAY_COLOR_WEIGHT, 3 * STRAY_COLOR_WEIGHT)
-    },
+    f"margin less {STRAY_COLOR_WEIGHT:g} x stray colour, as shipped": shipped_score,
     "margin less stray colour": lambda row: row["margin"] - row["stray_color"],
     "the truth's advice (the nearest)": lambda row: -row["ab_error"],
 }
@@ -278,8 +294,9 @@ def recolored(runs: Path) -> str:
     columns = {name: SCENES[name] for name in ("hint taken, %", "hue error, median °")}
     columns["change of the ground, a*b* units"] = (mean_of("ground_change"), ".1f")
     lines = [f"| | n | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
-    for name, label in RECOLORED.items():
-        rows = list(read(runs, name, "scene").values())
+    chosen = {label: list(read(runs, name, "scene").values()) for name, label in RECOLORED.items()}
+    chosen["of the two etas, picked as shipped"] = picked(runs, list(RECOLORED)[1:], shipped_score, "scene")
+    for label, rows in chosen.items():
         if rows:
             cells = [
                 "{:{form}} ({:{form}} to {:{form}})".format(*bootstrap(rows, figure), form=form)

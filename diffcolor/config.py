@@ -149,19 +149,19 @@ _GENERAL["draft"] = _drafted(_GENERAL["balanced"], 30, 15, 15, sampling_steps=12
 _mini_sample = replace(_quick, guidance_scale=2.0, strength=0.2)
 _mini_fit = replace(
     _shorter,
-    color_prior_steps=60,
-    embedding_steps=30,
-    in_context_steps=40,
+    color_prior_steps=30,
+    embedding_steps=20,
+    in_context_steps=10,
     denoising_target="prior",
     timesteps="sampling",
-    plateau_window=20,
+    plateau_window=0,  # so few steps have no plateau
     primary=_mini_sample,
 )
 PRESETS = {
     "paper": Config(),
     "balanced": Config(preset="balanced", fit=_mini_fit, sample=_mini_sample, etas=(1.0, 1.2)),
 }
-PRESETS["draft"] = _drafted(PRESETS["balanced"], 15, 10, 10, sampling_steps=15)
+PRESETS["draft"] = _drafted(PRESETS["balanced"], 15, 10, 5, sampling_steps=15)
 
 
 def preset_for(name: str, base_model: str = "mini") -> Config:

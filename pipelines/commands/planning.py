@@ -145,6 +145,9 @@ def evaluate(
     with reported():
         where = resolve_device(device.value)
         names = {one: f"clip_{re.sub('[^A-Za-z0-9]+', '_', one.rstrip('/').rpartition('/')[2])}" for one in judge or []}
+        if len(set(names.values())) < len(names):
+            say(f"two judges would have one name: {', '.join(names.values())}; give them folders of different names")
+            raise typer.Exit(USAGE)
         judges = {name: load_judge(one, where) for one, name in names.items()}
         judged = {name: clip_judge(judge) for name, judge in judges.items()}
         known = truths(truth)

@@ -14,15 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from manifests.errors import ManifestError, Problem
 from manifests.locations import absolute, folder_of, resolve
 from pipelines.evaluate.figures import against_truth, hint_agreement, interval, mean_ab, spread
+from pipelines.evaluate.pictures import at_most, read_mask, read_rgb
 from pipelines.images.errors import InputImageError
 from pipelines.images.paint import check_luma
-from pipelines.images.raster import open_raster
-from pipelines.images.view import turned_upright
 from pipelines.ledger import Ledger
 from pipelines.results import OK, Output, ResultRow
 from pipelines.store import Store, fetch_uri
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from pipelines.evaluate.perceptual import Perceptual
 
 FOLDER = "evaluation"
-MAX_PIXELS = 64_000_000  # of a picture that is compared; larger ones are no use for figures of colour
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 LOWER_IS_BETTER = {"ciede2000", "ciede2000_p95", "ab_error", "ab_ratio", "hint_hue_error", "bleed", "lpips"}
 
@@ -109,7 +106,7 @@ def truths(uri: str) -> dict[str, Truth]:
             resolve(row["image"], base),
             row.get("hint_color"),
             resolve(mask, base) if mask else None,
-            tuple(box) if box else None,
+            tuple(int(side) for side in box) if box else None,
         )
     return found
 
@@ -155,10 +152,12 @@ def evaluate(
             if true.shape != rgb.shape:
                 size = f"{true.shape[1]} x {true.shape[0]}, the picture {rgb.shape[1]} x {rgb.shape[0]}"
                 raise ValueError(f"the truth is {size}")
+            inside = _inside(truth, rgb.shape[:2]) if truth.hint_color else None
+            rgb, true = at_most(rgb), at_most(true)
             figures: dict[str, Any] = {"id": row.id, "prompt": prompt, **against_truth(rgb, true)}
             figures["luminance_mismatches"] = mismatches
-            if truth.hint_color:
-                figures |= hint_agreement(rgb, _inside(truth, rgb.shape[:2]), truth.hint_color)
+            if inside is not None:
+                figures |= hint_agreement(rgb, inside, truth.hint_color)
         except (InputImageError, OSError, ValueError) as error:
             missing[row.id] = str(error)
             continue
@@ -199,35 +198,21 @@ def _mismatches(row: ResultRow, file) -> int | None:
     return check_luma(file, scan[0]).mismatches if scan else None
 
 
-def read_rgb(file) -> NDArray[np.uint8]:
-    """A picture as (H, W, 3) uint8, upright.
-
-    Raises:
-        InputImageError: it cannot be read.
-    """
-    raster = open_raster(file, MAX_PIXELS)
-    pixels = np.empty((raster.height, raster.width, 3), raster.dtype)
-    for y, x, block in raster.blocks():
-        pixels[y : y + block.shape[0], x : x + block.shape[1]] = block if block.ndim == 3 else block[..., None]
-    if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.ascontiguousarray(turned_upright(pixels, raster.metadata.orientation))
-
-
 def _inside(truth: Truth, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """The hinted object's pixels."""
+    """The hinted object's pixels, as many as are compared."""
     if truth.hint_mask:
-        with fetch_uri(truth.hint_mask) as file, Image.open(file) as mask:
-            inside = np.asarray(mask.convert("L")) > 127
+        with fetch_uri(truth.hint_mask) as file:
+            inside = read_mask(file)
         if inside.shape != shape:
             size = f"{inside.shape[1]} x {inside.shape[0]}, the picture {shape[1]} x {shape[0]}"
             raise ValueError(f"the hint's mask is {size}")
     elif truth.hint_box:
         inside = np.zeros(shape, bool)
         x, y, width, height = truth.hint_box
-        inside[y : y + height, x : x + width] = True
+        inside[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)] = True
     else:
         raise ValueError("a hint needs hint_mask or hint_box")
+    inside = at_most(inside)
     if not inside.any() or inside.all():
         raise ValueError("the hint's object is nothing, or the whole picture")
     return inside
@@ -281,11 +266,11 @@ def _table(found: Evaluation) -> list[tuple[str, str, str, str]]:
     for name, (mean, low, high, count) in found.summary().items():
         better = " (lower is better)" if name in LOWER_IS_BETTER else ""
         lines.append((f"{name}{better}", f"{mean:.3f}", f"{low:.3f} to {high:.3f}", str(count)))
-    of_all = str(len(found.rows))
-    return lines + [
-        (f"{name}{'' if name.startswith('series') else ' (lower is better)'}", f"{value:.4g}", "", of_all)
-        for name, value in found.crowd.items()
-    ]
+    for name, value in found.crowd.items():
+        series = name.startswith("series")
+        better, count = ("", "") if series else (" (lower is better)", str(len(found.rows)))
+        lines.append((f"{name}{better}", f"{value:.4g}", "", count))
+    return lines
 
 
 def markdown(found: Evaluation) -> str:

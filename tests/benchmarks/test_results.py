@@ -4,10 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from benchmarks.ablation import PARTS, Variant, attraction_loss, part_of, prompt_of, variants
 from benchmarks.results import RECOLORED, SERIES, TABLES, bootstrap, fill, picked, pooled_ratio, table
 from benchmarks.validation import HUES, Case
+from diffcolor.config import SampleConfig
+from diffcolor.losses import contrastive_loss
 
 
 def cases(photographs: int, scenes: int) -> list[Case]:
@@ -46,20 +49,20 @@ def test_every_line_of_the_document_is_a_variant():
 
 def test_only_scenes_are_asked_for_another_hue():
     photograph, scene = cases(1, 1)
-    assert prompt_of(scene, Variant(name="x", prompt="other")) == "o"
-    assert prompt_of(photograph, Variant(name="x", prompt="other")) == "h"
-    assert prompt_of(scene, Variant(name="x", prompt="gray")) == "c"
+    assert prompt_of(scene, Variant(name="x", sample=SampleConfig(), prompt="other")) == "o"
+    assert prompt_of(photograph, Variant(name="x", sample=SampleConfig(), prompt="other")) == "h"
+    assert prompt_of(scene, Variant(name="x", sample=SampleConfig(), prompt="gray")) == "c"
 
 
 def test_without_negatives_only_the_caption_pulls():
-    import torch
-
     text, negatives = torch.eye(4)[[0, 1]], torch.eye(4)[None, 2:].expand(2, -1, -1)
     near = attraction_loss(text, text, negatives, 0.1)
     assert torch.equal(near, torch.zeros(2))
+    half = torch.nn.functional.normalize(text + negatives[:, 0], dim=-1)
     assert torch.equal(
-        attraction_loss(text.flip(0), text, negatives, 0.1), attraction_loss(-text.flip(0), text, -negatives, 0.1)
+        attraction_loss(half, text, negatives, 0.1), attraction_loss(half, text, text[:, None].expand(-1, 2, -1), 0.1)
     )
+    assert (contrastive_loss(half, text, negatives, 0.1) > contrastive_loss(half, text, -negatives, 0.1)).all()
 
 
 def rows(errors: list[float], groups: list[str]) -> list[dict]:
@@ -113,9 +116,41 @@ def test_a_rule_picks_case_by_case(runs):
 
 def test_a_table_has_a_line_for_each_variant_that_was_run_and_its_change(runs):
     lines = table(runs, {"even": "even", "odd": "odd", "missing": "missing"}, "photograph", "even").splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["even", "odd", "… against even"]
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["*even*", "odd", "… the change"]
     assert lines[2].split("|")[3].split()[0] == lines[3].split("|")[3].split()[0] == "0.600"
     assert "**" not in lines[4].split("|")[3]  # as good on the whole
+
+
+def test_the_reference_stands_on_the_cases_that_it_is_compared_on(runs):
+    found = pq.read_table(runs / "figures" / "odd.parquet")
+    for name, count in {"some": 12, "few": 3}.items():
+        pq.write_table(found.slice(0, count), runs / "figures" / f"{name}.parquet")
+    lines = table(runs, {"even": "even", "some": "some", "few": "few"}, "photograph", "even").splitlines()[2:]
+    heads = [[cell.strip() for cell in line.split("|")[1:3]] for line in lines]
+    assert heads == [
+        ["*even*", "12"],
+        ["some", "12"],
+        ["… the change", ""],
+        ["*even*", "3"],
+        ["few", "3"],
+        ["… the change", ""],
+    ]
+    assert table(runs, {"odd": "odd"}, "photograph", only={"photograph-001"}).splitlines()[-1].startswith("| odd | 1 |")
+
+
+@pytest.mark.parametrize("part", ["photograph", "scene"])
+def test_changes_are_signed_once(part, tmp_path):
+    (tmp_path / "figures").mkdir()
+    columns = ("ab_error", "ciede2000", "colorfulness", "colorfulness_truth", "seconds", "margin", "hint_taken",
+               "hint_hue_error", "bleed", "bleed_truth")  # fmt: skip
+    for name, level in {"before": 2.0, "after": 1.0}.items():
+        found = [
+            {"id": f"{part}-{n}", "group": str(n), "ab_ratio": 0.5, **dict.fromkeys(columns, level)} for n in range(12)
+        ]
+        pq.write_table(pa.Table.from_pylist(found), tmp_path / "figures" / f"{name}.parquet")
+    change = table(tmp_path, {"before": "before", "after": "after"}, part, "before").splitlines()[-1]
+    assert "-1.00" in change or "-1.0 " in change
+    assert "++" not in change
 
 
 def test_a_table_goes_to_its_place_alone():

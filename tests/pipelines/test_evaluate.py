@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 from dataclasses import replace
 from urllib.error import URLError
 
@@ -21,12 +22,14 @@ from manifests.read import read_rows
 from pipelines.evaluate import Evaluation, Truth, as_html, evaluate, truths
 from pipelines.evaluate.figures import against_truth, hint_agreement, hue_of, interval
 from pipelines.evaluate.perceptual import KID_SUBSET, Metric, MetricUnavailableError, Perceptual
+from pipelines.evaluate.pictures import at_most, read_rgb
+from pipelines.images.icc import rgb_profile
 from pipelines.jobspec import Place, Task
 from pipelines.ledger import Ledger
 from pipelines.store import Store
 from pipelines.worker import Worker
 from tests.conftest import write_manifest
-from tests.scans import encoded
+from tests.scans import encoded, gamma_profile, srgb_profile
 
 
 def coloured(a: float, b: float, lightness=60.0, size=(64, 80)) -> np.ndarray:
@@ -145,7 +148,7 @@ def test_hints_by_mask_and_box(finished, tmp_path):
     Image.fromarray(mask).save(tmp_path / "mask.png")
     table = [
         {"id": "p", "hint_color": "red", "hint_mask": "mask.png", "hint_box": None},
-        {"id": "q", "hint_color": "blue", "hint_mask": None, "hint_box": [0, 0, 30, 64]},
+        {"id": "q", "hint_color": "blue", "hint_mask": None, "hint_box": [-5.0, 0.0, 35.0, 64.0]},
     ]
     table = [{**row, "image": str(finished / "truth" / f"{row['id']}.png")} for row in table]
     pq.write_table(pa.Table.from_pylist(table), tmp_path / "truth.parquet")
@@ -156,6 +159,45 @@ def test_hints_by_mask_and_box(finished, tmp_path):
         assert {name: row[name] for name in expected} == pytest.approx(expected)
     nowhere = evaluate(str(finished / "out"), {"p": Truth(table[0]["image"], "red")})
     assert nowhere.missing["p"].startswith("a hint needs")
+
+
+def test_pictures_are_compared_as_they_look_whatever_their_profile():
+    rng = np.random.default_rng(5)
+    srgb = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    light = np.where(srgb / 255 <= 0.04045, srgb / 255 / 12.92, ((srgb / 255 + 0.055) / 1.055) ** 2.4)
+    codes = np.round(255 * light ** (1 / 1.8)).astype(np.uint8)
+    profile = rgb_profile(b"curv" + struct.pack(">IIH", 0, 1, round(1.8 * 256)) + b"\0\0", "gamma 1.8")
+    seen = read_rgb(io.BytesIO(encoded(codes, icc_profile=profile)))
+    assert np.abs(seen.astype(int) - codes).max() > 15
+    assert np.abs(seen.astype(int) - srgb)[srgb > 30].max() <= 3  # dark codes are coarser under the profile
+    same = read_rgb(io.BytesIO(encoded(srgb, icc_profile=srgb_profile())))
+    assert np.abs(same.astype(int) - srgb).max() <= 1
+    gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    shown = read_rgb(io.BytesIO(encoded(gray, icc_profile=gamma_profile(1.8))))
+    assert np.abs(shown[..., 0].astype(int) - gray).max() > 15
+    assert np.abs(np.ptp(shown.astype(int), axis=-1)).max() <= 1
+    foreign = read_rgb(io.BytesIO(encoded(gray, icc_profile=srgb_profile())))
+    assert np.abs(foreign.astype(int) - gray[..., None]).max() <= 1
+    with pytest.raises(ValueError, match="profile"):
+        read_rgb(io.BytesIO(encoded(srgb, icc_profile=gamma_profile())))
+
+
+def test_large_pictures_are_compared_smaller():
+    large = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    small = at_most(large, 30_000)
+    assert small.shape == (150, 200, 3)
+    assert np.abs(small.reshape(150, 200, 3) - large.reshape(150, 2, 200, 2, 3).mean((1, 3))).max() <= 1
+    half = np.zeros((300, 400), bool)
+    half[:, :200] = True
+    assert at_most(half, 30_000).mean() == 0.5
+    assert at_most(large, 120_000) is large
+
+
+def test_two_judges_of_one_name_are_refused(finished, tmp_path):
+    arguments = ["--truth", str(finished / "truth"), "--judge", str(tmp_path / "a/judge"), "--judge", "b/judge/"]
+    result = CliRunner().invoke(app, ["evaluate", str(finished / "out"), *arguments])
+    assert result.exit_code == 2
+    assert "clip_judge" in result.output
 
 
 def test_the_command_writes_tables(finished):

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .pictures import PictureSource
-from .runs import vae_digest
+from .runs import check_frozen, vae_digest
 from .tokenizer import CONTEXT_LENGTH, load_tokenizer
 from .train_judge import build_judge, tokenize, write_judge
 from .train_unet import Conditioning, build_scheduler, build_unet
@@ -105,7 +105,9 @@ def load_unet(runs: Path) -> UNet2DConditionModel:
     unet = build_unet().eval().requires_grad_(False)
     checkpoint = runs / "unet" / "unet.pt"
     if checkpoint.exists():
-        unet.load_state_dict(torch.load(checkpoint, map_location="cpu")["average"])
+        weights = torch.load(checkpoint, map_location="cpu")
+        check_frozen(runs, weights)
+        unet.load_state_dict(weights["average"])
     return unet
 
 

@@ -83,5 +83,23 @@ def log(folder: Path, **figures: float) -> None:
 
 def vae_digest(runs: Path) -> str:
     """What names the things made with the VAE of `runs`, so that none is used with another one."""
-    file = runs / "vae" / "vae.pt"
+    return _digest(runs / "vae" / "vae.pt")
+
+
+def check_frozen(runs: Path, checkpoint: dict) -> None:
+    """
+    Raises:
+        ValueError: the U-Net's checkpoint is of another VAE or judge (its text tower's source) than `runs` holds.
+    """
+    for name, digest in frozen_digests(runs).items():
+        if checkpoint.get(name) != digest:
+            raise ValueError(f"the U-Net is of {name} {checkpoint.get(name)}, not of {digest}: train it anew")
+
+
+def frozen_digests(runs: Path) -> dict[str, str]:
+    """What a U-Net's checkpoint belongs to."""
+    return {"vae": vae_digest(runs), "judge": _digest(runs / "judge" / "judge.pt")}
+
+
+def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.exists() else "untrained"

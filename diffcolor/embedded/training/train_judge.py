@@ -74,23 +74,20 @@ def draw_judge_batch(source: PictureSource, count: int, spoilt: bool = True) -> 
     return normalize(np.ascontiguousarray(np.stack(pictures), dtype=np.float32)), captions
 
 
-def contrastive_loss(
-    image_features: Tensor, text_features: Tensor, wrong_features: Tensor, scale: Tensor, captions: list[str]
-) -> Tensor:
-    """InfoNCE both ways; pictures of one caption are positives of each other, the wrong captions nobody's.
+def contrastive_loss(image_features: Tensor, text_features: Tensor, wrong_features: Tensor, scale: Tensor) -> Tensor:
+    """InfoNCE both ways, the wrong captions nobody's.
+
+    Pictures of one caption are not told apart: their text features are the same, and nothing is gained by it.
 
     Args:
         image_features, text_features: (B, D), unit norm.
         wrong_features: (M, D), unit norm, captions that contradict some of the pictures; M may be 0.
         scale: of the cosines.
-        captions: B texts.
     """
     logits = scale * image_features @ text_features.T
     with_wrong = torch.cat([logits, scale * image_features @ wrong_features.T], 1)
-    same = torch.tensor([[first == second for second in captions] for first in captions], dtype=torch.float32)
-    targets = same / same.sum(1, keepdim=True)
-    of_images = functional.cross_entropy(with_wrong, functional.pad(targets, (0, len(wrong_features))))
-    return (of_images + functional.cross_entropy(logits.T, targets)) / 2
+    own = torch.arange(len(logits))
+    return (functional.cross_entropy(with_wrong, own) + functional.cross_entropy(logits.T, own)) / 2
 
 
 def encode_short_text(judge: CLIP, ids: Tensor) -> Tensor:
@@ -164,7 +161,7 @@ def train_judge(
             images = judge.encode_image(pictures)
             texts = encode_short_text(judge, tokenize(tokenizer, captions + wrong))
         images, texts = (functional.normalize(features.float(), dim=-1) for features in (images, texts))
-        loss = contrastive_loss(images, texts[:batch_size], texts[batch_size:], judge.logit_scale.exp(), captions)
+        loss = contrastive_loss(images, texts[:batch_size], texts[batch_size:], judge.logit_scale.exp())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(judge.parameters(), 1.0)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .pool import Pool
-from .runs import Clock, log, set_learning_rate, update_average
+from .runs import Clock, check_frozen, frozen_digests, log, set_learning_rate, update_average
 from .train_judge import tokenize
 
 BATCH_SIZE = 32
@@ -143,7 +143,12 @@ def velocity_batch(
 
 def save(out: Path, unet: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Writes the checkpoint that the export and a resumed training read."""
-    checkpoint = {"unet": unet.state_dict(), "average": average.state_dict(), "step": step}
+    checkpoint = {
+        "unet": unet.state_dict(),
+        "average": average.state_dict(),
+        "step": step,
+        **frozen_digests(out.parent),
+    }
     torch.save(checkpoint | {"optimizer": optimizer.state_dict()}, out / "unet.part")
     (out / "unet.part").rename(out / "unet.pt")
 
@@ -167,6 +172,7 @@ def train_unet(
     optimizer = torch.optim.AdamW(unet.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01)
     if resume:
         checkpoint = torch.load(out / "unet.pt")
+        check_frozen(out.parent, checkpoint)
         unet.load_state_dict(checkpoint["unet"])
         average.load_state_dict(checkpoint["average"])
         optimizer.load_state_dict(checkpoint["optimizer"])
