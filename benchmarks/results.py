@@ -227,7 +227,7 @@ TABLES: dict[str, tuple[str, dict[str, str], str | None]] = {}  # part, variants
 for _part in ("photograph", "scene"):
     TABLES |= {
         f"parts, {_part}s": (_part, PARTS, None),
-        f"stage 1, {_part}s": (_part, STAGE_1, "stage-1-target-prior"),
+        f"stage 1, {_part}s": (_part, STAGE_1, "base-consistent-aligned"),
         f"stage 2, {_part}s": (_part, STAGE_2, "base-hinted"),
         f"eta, {_part}s": (_part, ETAS, None),
         f"sampling, {_part}s": (_part, SAMPLING, "base-hinted"),
@@ -307,7 +307,10 @@ def recolored(runs: Path) -> str:
 
 
 UNSEEN = {
-    name: PARTS[name] for name in ("gray", "base-consistent-aligned", "stages-1-2", "base-hinted", "stages-1-2-hinted")
+    "base-consistent-aligned": "base model",
+    "stages-1-2": "stages 1 + 2",
+    "base-hinted": "base model, hinted",
+    "stages-1-2-hinted": "stages 1 + 2, hinted",
 }
 RANKED = "stages-1-2"
 SHOWN = ("gray", "base-consistent-aligned", "stages-1-2", "stages-1-2-hinted", "truth")
