@@ -67,7 +67,6 @@ PHOTOGRAPHS: dict[str, tuple[Figure, str]] = {
     "CIEDE2000": (mean_of("ciede2000"), ".2f"),
     "colourfulness / truth's": (vividness, ".2f"),
     "judge's margin": (mean_of("margin"), ".3f"),
-    "training, s": (mean_of("seconds"), ".0f"),
 }
 SCENES: dict[str, tuple[Figure, str]] = {
     "hint taken, %": (taken, ".0f"),
@@ -76,8 +75,10 @@ SCENES: dict[str, tuple[Figure, str]] = {
     "… more than the truth's": (lambda rows: mean_of("bleed")(rows) - mean_of("bleed_truth")(rows), "+.1f"),
     "a*b* error / gray's": (pooled_ratio, ".3f"),
     "judge's margin": (mean_of("margin"), ".3f"),
-    "training, s": (mean_of("seconds"), ".0f"),
 }
+
+
+TRAINING: dict[str, tuple[Figure, str]] = {"training, s": (mean_of("seconds"), ".1f")}
 
 
 def bootstrap(rows: list[dict], figure: Figure, before: list[dict] | None = None) -> tuple[float, float, float]:
@@ -107,7 +108,7 @@ def table(
     With a reference, the change against it on the cases of both, and before other cases its own figures on these.
     `only` these ids.
     """
-    columns = PHOTOGRAPHS if part == "photograph" else SCENES
+    columns = (PHOTOGRAPHS if part == "photograph" else SCENES) | (TRAINING if names is PRESETS else {})
     lines = [f"| | n | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
 
     def line(label: str, rows: Rows) -> str:
