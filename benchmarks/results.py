@@ -143,7 +143,7 @@ def table(
 
 def sheet(runs: Path, part: str) -> Image.Image:
     """Three rows each of the best, the median and the worst of `RANKED`'s pictures; a column for each of `SHOWN`."""
-    rows = read(runs, RANKED, part)
+    rows = read(runs, RANKED[part], part)
     ids = sorted(rows, key=lambda one: rows[one]["ab_ratio"])
     middle = len(ids) // 2
     whole = []
@@ -313,7 +313,7 @@ UNSEEN = {
     "base-hinted": "base model, hinted",
     "stages-1-2-hinted": "stages 1 + 2, hinted",
 }
-RANKED = "stages-1-2"
+RANKED = {"photograph": "stages-1-2", "scene": "stages-1-2-hinted"}
 SHOWN = ("gray", "base-consistent-aligned", "stages-1-2", "stages-1-2-hinted", "truth")
 TILE = (150, 112)  # width, height
 SERIES = {
@@ -339,7 +339,7 @@ def main(runs: Path, document: Path) -> None:
     text = fill(text, "series", series(runs, SERIES))
     document.write_text(text, encoding="utf-8")
     for part in ("photograph", "scene"):
-        if (runs / "figures" / f"{RANKED}.parquet").exists():
+        if (runs / "figures" / f"{RANKED[part]}.parquet").exists():
             sheet(runs, part).save(document.with_name(f"results-{part}s.jpg"), quality=85)
     wanted = {name for _, names, _ in TABLES.values() for name in names} | set(RECOLORED) | set(SERIES)
     if missing := sorted(name for name in wanted if not (runs / "figures" / f"{name}.parquet").exists()):
