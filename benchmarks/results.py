@@ -208,10 +208,10 @@ ETAS = (
     | {f"eta-{value}": f"eta {value}" for value in (1.2, 1.4)}
 )
 SAMPLING = (
-    {"base-hinted": "as shipped"}
-    | {f"base-strength-{value}": f"strength {value}" for value in (0.1, 0.2, 0.35, 0.5, 0.8, 1.0)}
-    | {f"base-guidance-{value}": f"guidance {value}" for value in (1.0, 1.5, 2.0, 3.0, 5.0)}
-    | {f"base-steps-{value}": f"{value} steps" for value in (10, 20, 40)}
+    {"base-hinted": "as shipped: strength 0.2, guidance 2, 20 steps"}
+    | {f"base-strength-{value}": f"strength {value}" for value in (0.1, 0.35, 0.5, 0.8, 1.0)}
+    | {f"base-guidance-{value}": f"guidance {value}" for value in (1.0, 1.5, 3.0, 5.0)}
+    | {f"base-steps-{value}": f"{value} steps" for value in (10, 40)}
 )
 PRESETS = {
     "stages-1-2-hinted": "balanced",

@@ -139,11 +139,8 @@ def _had(metric: Metric, make, *args, **options):
     try:
         with patch.dict(os.environ, TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"):  # torch-fidelity would unpickle them
             return make(*args, **options)
-    except (
-        OSError,
-        RuntimeError,
-        UnpicklingError,
-    ) as error:  # no connection; a damaged file, one with more than tensors
+    # No connection; a damaged file; one with more than tensors.
+    except (OSError, RuntimeError, UnpicklingError) as error:
         file = SOURCES[metric].rpartition("/")[2]
         message = (
             f"{metric} needs {file}, which could not be loaded ({error}). Get it from {SOURCES[metric]}, put it in"

@@ -186,7 +186,7 @@ def test_large_pictures_are_compared_smaller():
     large = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     small = at_most(large, 30_000)
     assert small.shape == (150, 200, 3)
-    assert np.abs(small.reshape(150, 200, 3) - large.reshape(150, 2, 200, 2, 3).mean((1, 3))).max() <= 1
+    assert np.abs(small - large.reshape(150, 2, 200, 2, 3).mean((1, 3))).max() <= 1
     half = np.zeros((300, 400), bool)
     half[:, :200] = True
     assert at_most(half, 30_000).mean() == 0.5
