@@ -10,8 +10,7 @@ import argparse
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import MISSING, dataclass, fields
 from itertools import groupby
 from pathlib import Path
 
@@ -25,10 +24,11 @@ from skimage.color import rgb2lab
 from torch import Tensor
 
 from benchmarks.validation import Case, photographs, scenes
-from diffcolor import color_prior
+from benchmarks.variants import PARTS, Variant, replaced, variants
+from diffcolor import upsample
 from diffcolor.base_model import BaseModel, Judge, load_base_model, load_judge
 from diffcolor.colorize import Scan, anti_color_features, fit, paint
-from diffcolor.config import ANTI_COLOR_PROMPTS, METHOD_VERSION, FitConfig, SampleConfig, digest, preset_for
+from diffcolor.config import ANTI_COLOR_PROMPTS, METHOD_VERSION, digest
 from diffcolor.diffusion import encode
 from diffcolor.errors import NonFiniteLossError
 from diffcolor.geometry import working_gray, working_size
@@ -36,43 +36,10 @@ from diffcolor.lora import LoRA, init_lora, stack
 from diffcolor.luminance import chroma_planes, luma, recombine
 from diffcolor.measures import clip_margins, stray_color
 from diffcolor.prompts import embed_prompts
-from diffcolor.upsample import ChromaUpsampler
 from manifests.validate import seed_of
 from pipelines.evaluate.figures import against_truth, hint_agreement, mean_ab
 
 FIGURES_VERSION = 1  # raised by hand when a figure is added or means something else
-ETAS = (0.5, 0.7, 0.9, 1.2, 1.4)  # beside 1
-# Photographs and scenes of smaller parts: trainings are long on a CPU. The scenes are all of one size.
-PARTS = {"some": (20, 20), "few": (12, 12), "handful": (2, 2), "eight scenes": (0, 8)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """One line of a table.
-
-    Attributes:
-        fit: None samples the base model as it is; else the training, of which `after` is the stage that is looked at.
-        sample: how pictures are sampled.
-        prompt: "caption", "hinted", "other" (another hue), "gray" (nothing is sampled).
-        eta: of the embedding, after stage 2.
-        k: images in lockstep.
-        against: the variant from whose pictures the grounds' colours are not to depart: what recolouring spares.
-        seed: what it is derived from: each picture's own "id", or its "group" (a photograph's title).
-        negatives: False leaves the contrastive loss only its pull towards the caption.
-        part: "photographs", "scenes", "all", or one of PARTS.
-    """
-
-    name: str
-    fit: FitConfig | None = None
-    after: str = "in_context"
-    sample: SampleConfig
-    prompt: str = "caption"
-    eta: float = 1.0
-    k: int = 4
-    seed: str = "id"
-    negatives: bool = True
-    part: str = "all"
-    against: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,11 +51,6 @@ class Trained:
     optimized_embeds: Tensor
     seconds: float
     color_prior_seconds: float
-
-
-def attraction_loss(image_features: Tensor, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    """The contrastive loss without negatives: what is left is the pull towards the caption."""
-    return (1 - (image_features * positive).sum(-1)) / temperature / torch.log(torch.tensor(negatives.shape[1] + 1.0))
 
 
 class Bench:
@@ -126,20 +88,13 @@ class Bench:
     def train(self, cases: Sequence[Case], variant: Variant) -> list[Trained]:
         """Trains what is not in the cache yet."""
         name = f"{digest(variant.fit)[:12]}-k{variant.k}-{variant.seed}"
-        name += "" if variant.negatives else "-no-negatives"
+        name += f"-{variant.instead}" if variant.instead else ""
         files = [self.runs / "trained" / name / f"{case.id}-{case.digest[:8]}.pt" for case in cases]
         if not all(file.exists() for file in files):
-            kept, color_prior.contrastive_loss = (
-                color_prior.contrastive_loss,
-                (color_prior.contrastive_loss if variant.negatives else attraction_loss),
-            )
-            try:
-                for file, trained in zip(files, self._train(cases, variant), strict=True):
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    torch.save(trained, file.with_suffix(".part"))
-                    file.with_suffix(".part").rename(file)
-            finally:
-                color_prior.contrastive_loss = kept
+            for file, trained in zip(files, self._train(cases, variant), strict=True):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                torch.save(trained, file.with_suffix(".part"))
+                file.with_suffix(".part").rename(file)
         return [torch.load(file, weights_only=False, map_location="cpu") for file in files]
 
     def _train(self, cases: Sequence[Case], variant: Variant) -> list[Trained]:
@@ -185,9 +140,11 @@ class Bench:
         return paint(self.base, lora, scans, gray, latents, embeds, variant.sample), seconds
 
     def made_by(self, variant: Variant) -> bytes:
-        """What figures depend on."""
+        """What figures depend on. Defaults are left out: a new kind of variant leaves the others' figures valid."""
+        given = {one.name: getattr(variant, one.name) for one in fields(variant)}
+        given = {one: value for one, value in given.items() if value != getattr(Variant, one, MISSING)}
         cases = [case.digest for case in part_of(self.cases, variant.part)]
-        return hashlib.sha256(f"{FIGURES_VERSION} {METHOD_VERSION} {variant} {cases}".encode()).hexdigest().encode()
+        return hashlib.sha256(f"{FIGURES_VERSION} {METHOD_VERSION} {given} {cases}".encode()).hexdigest().encode()
 
     def forget_stale(self, known: Sequence[Variant]) -> None:
         """Removes the figures of variants that are not what they were, or no more."""
@@ -205,13 +162,12 @@ class Bench:
         folder = self.runs / "pictures" / variant.name
         folder.mkdir(parents=True, exist_ok=True)
         for cases in self.groups(part_of(self.cases, variant.part), variant.k):
-            with torch.no_grad() if variant.fit is None else torch.enable_grad():
+            with replaced(variant.instead, self.base), torch.set_grad_enabled(variant.fit is not None):
                 pictures, seconds = self.paint(cases, variant)
+                natives = [native(case, picture.cpu()) for case, picture in zip(cases, pictures, strict=True)]
             margins = self.margins(cases, variant, pictures)
-            pictures = pictures.cpu()
-            strays = stray_color(pictures, torch.stack([self.scan(case).gray for case in cases])).tolist()
-            for case, picture, margin, stray, cost in zip(cases, pictures, margins, strays, seconds, strict=True):
-                rgb = native(case, picture)
+            strays = stray_color(pictures.cpu(), torch.stack([self.scan(case).gray for case in cases])).tolist()
+            for case, rgb, margin, stray, cost in zip(cases, natives, margins, strays, seconds, strict=True):
                 Image.fromarray(rgb).save(folder / f"{case.id}.png")
                 known = folder.parent / variant.against / f"{case.id}.png" if variant.against else None
                 signals = {"margin": margin, "stray_color": stray, "seconds": cost}
@@ -255,7 +211,7 @@ def native(case: Case, picture: Tensor) -> NDArray[np.uint8]:
     """A working picture's colours on the scan, at its own size."""
     gray = luma(case.truth)
     chroma = chroma_planes(picture.permute(1, 2, 0).float().cpu().numpy())
-    return recombine(gray, ChromaUpsampler(gray, chroma).rows(0, len(gray)))
+    return recombine(gray, upsample.ChromaUpsampler(gray, chroma).rows(0, len(gray)))
 
 
 def figures(case: Case, rgb: NDArray[np.uint8], variant: Variant, known: Path | None) -> dict[str, float | str]:
@@ -293,82 +249,6 @@ def summary(rows: list[dict]) -> str:
                 f"{part} {len(some)}: pooled ratio {ratio:.3f} " + " ".join(f"{k} {v:.2f}" for k, v in mean.items())
             )
     return " | ".join(texts)
-
-
-def variants(base_model: str = "mini") -> list[Variant]:
-    """Every line of docs/results.md, with a base model's own presets."""
-    balanced, draft, paper = (preset_for(name, base_model) for name in ("balanced", "draft", "paper"))
-    shipped, full = balanced.sample, {"fit": balanced.fit}
-    line = partial(Variant, sample=shipped)
-    plain = replace(shipped, luminance_consistent=False, align=False)
-    found = [
-        line(name="gray", prompt="gray"),
-        Variant(name="base", sample=plain),
-        Variant(name="base-aligned", sample=replace(plain, align=True)),
-        Variant(name="base-consistent", sample=replace(plain, luminance_consistent=True)),
-        Variant(name="base-consistent-aligned", sample=replace(shipped, luminance_consistent=True, align=True)),
-        line(name="base-hinted", prompt="hinted"),
-        line(name="base-other", prompt="other", part="scenes", against="base-hinted"),
-        line(name="base-shared-seed", seed="group", part="photographs"),
-        line(name="stage-1", **full, after="color_prior"),
-        line(name="stages-1-2", **full),
-        line(name="stages-1-2-hinted", **full, prompt="hinted"),
-        line(name="stages-1-2-other", **full, prompt="other", part="scenes", against="stages-1-2-hinted"),
-        line(
-            name="stages-1-2-other-eta-1.2",
-            **full,
-            prompt="other",
-            eta=1.2,
-            part="scenes",
-            against="stages-1-2-hinted",
-        ),
-        *(line(name=f"eta-{eta}", **full, prompt="hinted", eta=eta) for eta in ETAS),
-    ]
-    unaligned = replace(shipped, align=False)
-    found += [
-        Variant(name="stage-1-no-alignment", **full, after="color_prior", sample=unaligned),
-        Variant(name="stages-1-2-no-alignment", **full, sample=unaligned),
-    ]
-    sweeps = {
-        "strength": [{"strength": value} for value in (0.1, 0.35, 0.5, 0.8, 1.0)],
-        "guidance": [{"guidance_scale": value} for value in (1.0, 1.5, 3.0, 5.0)],
-        "steps": [{"num_inference_steps": value} for value in (10, 40)],
-    }
-    for name, changes in sweeps.items():
-        for change in changes:
-            sample = replace(shipped, **change)
-            value = next(iter(change.values()))
-            found.append(Variant(name=f"base-{name}-{value}", sample=sample, prompt="hinted", part="some"))
-    only_stage_1 = replace(balanced.fit, color_prior_steps=60, embedding_steps=0, in_context_steps=0, plateau_window=20)
-
-    def stage_1(name: str, negatives: bool = True, **changes) -> Variant:
-        fit_ = replace(only_stage_1, **changes)
-        return line(name=f"stage-1-{name}", fit=fit_, after="color_prior", negatives=negatives, part="few")
-
-    found += [
-        stage_1("noise-only", contrastive_weight=0.0, denoising_target="gray"),
-        stage_1("no-negatives", negatives=False),
-        *(stage_1(f"target-{target}", denoising_target=target) for target in ("gray", "prior")),
-        stage_1("timesteps-all", timesteps="all"),
-        *(stage_1(f"lambda-{weight}", contrastive_weight=weight) for weight in (0.05, 0.5, 1.5)),
-        *(stage_1(f"tau-{tau}", temperature=tau) for tau in (0.02, 0.2)),
-        stage_1("rate-0.001", color_prior_learning_rate=0.001),
-    ]
-    longer = replace(balanced.fit, color_prior_steps=60, embedding_steps=30, plateau_window=20)
-    stage_2 = {
-        "steps-10": {"in_context_steps": 10},
-        "steps-40": {"in_context_steps": 40},
-        "rate-0.0001": {"in_context_steps": 40, "in_context_learning_rate": 1e-4},
-    }
-    for name, changes in stage_2.items():
-        found.append(line(name=f"in-context-{name}", fit=replace(longer, **changes), prompt="hinted", part="few"))
-    found += [
-        Variant(name=f"preset-{one.preset}", fit=one.fit, sample=one.sample, prompt="hinted", part=part)
-        for one, part in ((draft, "few"), (paper, "handful"))
-    ]
-    # What K is worth is its time; the pictures are equal (tests/diffcolor/test_colorize.py).
-    found += [line(name=f"k-{k}", **full, prompt="hinted", k=k, part="eight scenes") for k in (1, 4, 8)]
-    return found
 
 
 def main() -> None:

@@ -212,7 +212,22 @@ SAMPLING = (
     | {f"base-strength-{value}": f"strength {value}" for value in (0.1, 0.35, 0.5, 0.8, 1.0)}
     | {f"base-guidance-{value}": f"guidance {value}" for value in (1.0, 1.5, 3.0, 5.0)}
     | {f"base-steps-{value}": f"{value} steps" for value in (10, 40)}
+    | {"base-vae-features": "alignment by the VAE's features"}
+    | {"base-upsampling-bicubic": "colours enlarged bicubically, not along the scan's edges"}
 )
+ALIGNMENT = {
+    "alignment-none": "no alignment",
+    "alignment-shipped": "as shipped: patches of 7 cells, within 4, the nearer preferred",
+    "alignment-half-warp": "half of each displacement",
+    "alignment-vae-features": "features of the VAE's encoder in place of patches",
+    "alignment-patch-3": "patches of 3 cells",
+    "alignment-patch-11": "patches of 11 cells",
+    "alignment-reach-2": "within 2 cells",
+    "alignment-reach-8": "within 8 cells",
+    "alignment-no-nearness": "the nearer not preferred",
+    "alignment-none-consistent": "no alignment, luminance-consistent",
+    "base-strength-0.5": "as shipped, luminance-consistent",
+}
 PRESETS = {
     "stages-1-2-hinted": "balanced",
     "preset-draft": "draft",
@@ -232,6 +247,7 @@ for _part in ("photograph", "scene"):
         f"stage 2, {_part}s": (_part, STAGE_2, "base-hinted"),
         f"eta, {_part}s": (_part, ETAS, None),
         f"sampling, {_part}s": (_part, SAMPLING, "base-hinted"),
+        f"alignment, {_part}s": (_part, ALIGNMENT, "alignment-none"),
         f"presets, {_part}s": (_part, PRESETS, "stages-1-2-hinted"),
     }
 

@@ -6,11 +6,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks.ablation import PARTS, Variant, attraction_loss, part_of, prompt_of, variants
+from benchmarks.ablation import part_of, prompt_of
 from benchmarks.results import RECOLORED, SERIES, TABLES, bootstrap, fill, picked, pooled_ratio, table
 from benchmarks.validation import HUES, Case
+from benchmarks.variants import PARTS, REPLACEMENTS, Variant, attraction_loss, replaced, variants
+from diffcolor import colorize
+from diffcolor.base_model import load_base_model
 from diffcolor.config import SampleConfig
 from diffcolor.losses import contrastive_loss
+from diffcolor.luminance import replace_luma
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_base_model()
 
 
 def cases(photographs: int, scenes: int) -> list[Case]:
@@ -63,6 +72,39 @@ def test_without_negatives_only_the_caption_pulls():
         attraction_loss(half, text, negatives, 0.1), attraction_loss(half, text, text[:, None].expand(-1, 2, -1), 0.1)
     )
     assert (contrastive_loss(half, text, negatives, 0.1) > contrastive_loss(half, text, -negatives, 0.1)).all()
+
+
+@pytest.mark.parametrize("name", REPLACEMENTS)
+def test_what_is_replaced_comes_back(name, embedded):
+    """Also after an error. What takes its place is something else."""
+    module, attribute, _ = REPLACEMENTS[name](embedded)
+    before = getattr(module, attribute)
+    with replaced(name, embedded):
+        assert getattr(module, attribute) != before
+    assert getattr(module, attribute) is before
+    with pytest.raises(ZeroDivisionError), replaced(name, embedded):
+        raise ZeroDivisionError
+    assert getattr(module, attribute) is before
+
+
+def test_every_variants_replacement_is_known():
+    assert {variant.instead for variant in variants()} - {None} <= set(REPLACEMENTS)
+
+
+@pytest.mark.parametrize("name", ["vae-features", "half-warp", "patch-11", "reach-8"])
+def test_another_alignment_aligns_too(name, embedded):
+    """A sample that is shifted against its scan comes nearer to it, by all or half of the way."""
+    generator = torch.Generator().manual_seed(4)
+    gray = torch.nn.functional.interpolate(torch.rand(1, 1, 16, 16, generator=generator), (128, 128), mode="bicubic")
+    gray = gray.clamp(0.05, 0.95)
+    red = torch.zeros(1, 3, 128, 128)
+    red[:, 0, 48:80, 48:80] = 0.1
+    truth = replace_luma(gray + red, gray)
+    shifted = torch.roll(truth, 4, dims=-1)
+    with torch.no_grad(), replaced(name, embedded):
+        aligned = colorize.spatial_align(shifted, gray)
+    before, after = ((replace_luma(one, gray) - truth).abs().mean() for one in (shifted, aligned))
+    assert after < 0.75 * before
 
 
 def rows(errors: list[float], groups: list[str]) -> list[dict]:
