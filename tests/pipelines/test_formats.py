@@ -1,4 +1,4 @@
-"""Scans of every format through `submit` on the embedded model: what an archive gets back."""
+"""Scans of every format through `submit` on the tiny models: what an archive gets back."""
 
 import io
 from dataclasses import fields, replace
@@ -34,7 +34,7 @@ SPECIAL = {
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory, local_ray):
+def archive(tmp_path_factory, local_ray, base_folder, judge_folder):
     """A finished job over all of them, and the bad ones among them."""
     from pipelines.jobspec import JobSpec
     from tests.conftest import TINY
@@ -50,8 +50,8 @@ def archive(tmp_path_factory, local_ray):
         table.append({"id": f"bad_{kind}", "image": f"bad_{kind}", "caption": "a barn"})
     spec = JobSpec(
         output=str(folder / "out"),
-        base_model="mini",
-        judge="mini",
+        base_model=str(base_folder),
+        judge=str(judge_folder),
         config=TINY,
         images_per_step=8,
         outputs=OutputOptions(access_copy="jpeg", access_size=64),

@@ -1,13 +1,14 @@
 """Command line of the trainings: `python -m diffcolor.embedded.training COMMAND --help`."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 
-def parse() -> argparse.Namespace:
-    """Reads the command line."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line, or what is given in its place."""
     parser = argparse.ArgumentParser(prog="python -m diffcolor.embedded.training", description=__doc__)
     parser.add_argument("command", choices=("tokenizer", "vae", "judge", "pool", "unet", "export", "evaluate"))
     parser.add_argument("--photographs", type=Path, required=True, help="parquet with columns title, image (JPEG)")
@@ -22,12 +23,12 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--resume", action="store_true", help="vae, judge, unet: go on from the weights in --runs")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Runs one command."""
-    arguments = parse()
+    arguments = parse(given)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     from .runs import open_sources, vae_digest
