@@ -1,10 +1,11 @@
 """The lines of docs/results.md: how each is trained and sampled, and what takes the place of a piece of the method."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -99,19 +100,9 @@ REPLACEMENTS: dict[str, Callable[[BaseModel], tuple[ModuleType, str, object]]] =
 ALIGNMENTS = ("half-warp", "vae-features", "patch-3", "patch-11", "reach-2", "reach-8", "no-nearness")
 
 
-@contextmanager
-def replaced(name: str | None, base: BaseModel) -> Iterator[None]:
+def replaced(name: str | None, base: BaseModel) -> AbstractContextManager:
     """With one of REPLACEMENTS in its place."""
-    if name is None:
-        yield
-        return
-    module, attribute, instead = REPLACEMENTS[name](base)
-    kept = getattr(module, attribute)
-    setattr(module, attribute, instead)
-    try:
-        yield
-    finally:
-        setattr(module, attribute, kept)
+    return patch.object(*REPLACEMENTS[name](base)) if name else nullcontext()
 
 
 def variants(base_model: str = "mini") -> list[Variant]:
