@@ -39,7 +39,7 @@ from diffcolor.prompts import embed_prompts
 from manifests.validate import seed_of
 from pipelines.evaluate.figures import against_truth, hint_agreement, mean_ab
 
-FIGURES_VERSION = 1  # raised by hand when a figure is added or means something else
+FIGURES_VERSION = 1  # raised by hand when figures are added or would be others (see `Bench.made_by`)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,10 @@ class Bench:
         return paint(self.base, lora, scans, gray, latents, embeds, variant.sample), seconds
 
     def made_by(self, variant: Variant) -> bytes:
-        """What figures depend on. Defaults are left out: a new kind of variant leaves the others' figures valid."""
+        """What figures depend on. Defaults are left out, that a new field leaves the others' figures valid.
+
+        FIGURES_VERSION is to be raised when a default or one of REPLACEMENTS changes.
+        """
         given = {one.name: getattr(variant, one.name) for one in fields(variant)}
         given = {one: value for one, value in given.items() if value != getattr(Variant, one, MISSING)}
         cases = [case.digest for case in part_of(self.cases, variant.part)]

@@ -25,7 +25,9 @@ Figure = Callable[[list[dict]], float]
 
 
 def read(runs: Path, name: str, part: str) -> Rows:
-    """A variant's rows of a part ("photograph", "scene") by id; empty where it was not run."""
+    """A variant's (or one of PICKED's) rows of a part ("photograph", "scene") by id; empty where it was not run."""
+    if name in PICKED:
+        return {row["id"]: row for row in picked(runs, PICKED[name], shipped_score, part)}
     file = runs / "figures" / f"{name}.parquet"
     rows = pq.read_table(file).to_pylist() if file.exists() else []
     return {row["id"]: row for row in rows if row["id"].startswith(part)}
@@ -172,18 +174,26 @@ def fill(document: str, name: str, content: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", document)
 
 
+# The ladders of `balanced`: of each case's pictures the one that a job would keep.
+PICKED = {
+    "picked": ["stages-1-2", "stages-1-2-eta-1.2"],
+    "picked-hinted": ["stages-1-2-hinted", "eta-1.2"],
+    "picked-other": ["stages-1-2-other", "stages-1-2-other-eta-1.2"],
+}
 PARTS = {
     "gray": "gray",
     "base": "base model alone (SDEdit)",
     "base-aligned": "… with alignment",
     "base-consistent": "… luminance-consistent",
-    "base-consistent-aligned": "… both, as shipped",
+    "base-consistent-aligned": "… both",
     "stage-1-no-alignment": "stage 1, luminance-consistent",
-    "stage-1": "… with alignment, as shipped",
-    "stages-1-2-no-alignment": "stages 1 + 2, luminance-consistent",
-    "stages-1-2": "… with alignment, as shipped",
-    "base-hinted": "base model, hinted",
-    "stages-1-2-hinted": "stages 1 + 2, hinted",
+    "stage-1": "… and aligned",
+    "stages-1-2-no-alignment": "stages 1 + 2, luminance-consistent, eta 1.0",
+    "stages-1-2": "… and aligned",
+    "picked": "… and picked of eta 1.0 and 1.2: as shipped",
+    "base-hinted": "base model, both, hinted",
+    "stages-1-2-hinted": "stages 1 + 2, both, hinted, eta 1.0",
+    "picked-hinted": "… and picked of eta 1.0 and 1.2: as shipped",
 }
 STAGE_1 = {
     "base-consistent-aligned": "base model",
@@ -238,6 +248,7 @@ RECOLORED = {
     "base-other": "base model",
     "stages-1-2-other": "stages 1 + 2, eta 1.0",
     "stages-1-2-other-eta-1.2": "stages 1 + 2, eta 1.2",
+    "picked-other": "picked of the two: as shipped",
 }
 TABLES: dict[str, tuple[str, dict[str, str], str | None]] = {}  # part, variants, the one they are compared with
 for _part in ("photograph", "scene"):
@@ -259,9 +270,6 @@ def picked(runs: Path, names: Sequence[str], score: Callable[[dict], float], par
     return [max((ladder[one] for ladder in ladders), key=score) for one in sorted(shared)]
 
 
-SHIPPED = ["stages-1-2-hinted", "eta-1.2"]  # the ladder of `balanced`
-
-
 def shipped_score(row: dict) -> float:
     """As `Colored.score`."""
     return row["margin"] - STRAY_COLOR_WEIGHT * row["stray_color"]
@@ -280,7 +288,7 @@ def picks(runs: Path, part: str) -> str:
     """What rules make of the eta ladder."""
     columns = PHOTOGRAPHS if part == "photograph" else SCENES
     lines = [f"| etas | picked by | n | {' | '.join(columns)} |", "|---" * (len(columns) + 3) + "|"]
-    for ladder, names in {"balanced's": SHIPPED, "all six": list(ETAS)}.items():
+    for ladder, names in {"balanced's": PICKED["picked-hinted"], "all six": list(ETAS)}.items():
         for label, score in RULES.items():
             rows = picked(runs, names, score, part)
             if rows:
@@ -311,10 +319,8 @@ def recolored(runs: Path) -> str:
     columns = {name: SCENES[name] for name in ("hint taken, %", "hue error, median °")}
     columns["change of the ground, a*b* units"] = (mean_of("ground_change"), ".1f")
     lines = [f"| | n | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
-    chosen = {label: list(read(runs, name, "scene").values()) for name, label in RECOLORED.items()}
-    chosen["of the two etas, picked as shipped"] = picked(runs, list(RECOLORED)[1:], shipped_score, "scene")
-    for label, rows in chosen.items():
-        if rows:
+    for name, label in RECOLORED.items():
+        if rows := list(read(runs, name, "scene").values()):
             cells = [
                 "{:{form}} ({:{form}} to {:{form}})".format(*bootstrap(rows, figure), form=form)
                 for figure, form in columns.values()
@@ -325,9 +331,9 @@ def recolored(runs: Path) -> str:
 
 UNSEEN = {
     "base-consistent-aligned": "base model",
-    "stages-1-2": "stages 1 + 2",
+    "picked": "stages 1 + 2, as shipped",
     "base-hinted": "base model, hinted",
-    "stages-1-2-hinted": "stages 1 + 2, hinted",
+    "picked-hinted": "stages 1 + 2, hinted, as shipped",
 }
 RANKED = {"photograph": "stages-1-2", "scene": "stages-1-2-hinted"}
 SHOWN = ("gray", "base-consistent-aligned", "stages-1-2", "stages-1-2-hinted", "truth")
@@ -336,6 +342,12 @@ SERIES = {
     "base-consistent-aligned": "base model, a seed for each picture",
     "base-shared-seed": "base model, one seed for a series",
 }
+
+
+def run_for() -> set[str]:
+    """The variants that the document needs."""
+    shown = {name for _, names, _ in TABLES.values() for name in names} | set(UNSEEN) | set(RECOLORED) | set(SERIES)
+    return (shown - set(PICKED)).union(*PICKED.values())
 
 
 def main(runs: Path, document: Path) -> None:
@@ -357,8 +369,7 @@ def main(runs: Path, document: Path) -> None:
     for part in ("photograph", "scene"):
         if (runs / "figures" / f"{RANKED[part]}.parquet").exists():
             sheet(runs, part).save(document.with_name(f"results-{part}s.jpg"), quality=85)
-    wanted = {name for _, names, _ in TABLES.values() for name in names} | set(RECOLORED) | set(SERIES)
-    if missing := sorted(name for name in wanted if not (runs / "figures" / f"{name}.parquet").exists()):
+    if missing := sorted(name for name in run_for() if not (runs / "figures" / f"{name}.parquet").exists()):
         sys.exit(f"not run yet: {' '.join(missing)}")
 
 

@@ -21,9 +21,13 @@ from diffcolor.upsample import LUMINANCE_SIGMA, SPATIAL_SIGMA, ChromaUpsampler, 
 from pipelines.evaluate.figures import against_truth
 
 FACTORS = (2, 4, 8)
+SHIPPED = (LUMINANCE_SIGMA, SPATIAL_SIGMA)
 SETTINGS: dict[str, tuple[Callable, float, float]] = {
-    "bicubic": (PlainUpsampler, LUMINANCE_SIGMA, SPATIAL_SIGMA),
-    "guided by the scan, as shipped": (ChromaUpsampler, LUMINANCE_SIGMA, SPATIAL_SIGMA),
+    "bicubic": (PlainUpsampler, *SHIPPED),
+    "guided by the scan, as shipped: LUMINANCE_SIGMA {:g}, SPATIAL_SIGMA {:g}".format(*SHIPPED): (
+        ChromaUpsampler,
+        *SHIPPED,
+    ),
     **{f"… LUMINANCE_SIGMA {value}": (ChromaUpsampler, value, SPATIAL_SIGMA) for value in (0.05, 0.2)},
     **{f"… SPATIAL_SIGMA {value}": (ChromaUpsampler, LUMINANCE_SIGMA, value) for value in (0.5, 1.0)},
 }

@@ -18,7 +18,7 @@ from pipelines.evaluate.figures import hint_agreement, hue_difference, hue_of
 
 HUES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "teal")
 SCENE = (160, 192)  # height, width
-SAME_TITLE = 0.6  # share of the words: one shoot was archived under several spellings of a title
+SAME_TITLE = 0.6  # Jaccard index: one shoot was archived under several spellings of a title
 FAR = 60.0  # degrees, between the hue that a scene has and the other one that it is asked for
 
 

@@ -122,6 +122,7 @@ def variants(base_model: str = "mini") -> list[Variant]:
         line(name="base-shared-seed", seed="group", part="photographs"),
         line(name="stage-1", **full, after="color_prior"),
         line(name="stages-1-2", **full),
+        line(name="stages-1-2-eta-1.2", **full, eta=1.2),
         line(name="stages-1-2-hinted", **full, prompt="hinted"),
         line(name="stages-1-2-other", **full, prompt="other", part="scenes", against="stages-1-2-hinted"),
         line(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.ablation import part_of, prompt_of
-from benchmarks.results import RECOLORED, SERIES, TABLES, bootstrap, fill, picked, pooled_ratio, table
+from benchmarks.results import PICKED, bootstrap, fill, picked, pooled_ratio, read, run_for, table
 from benchmarks.validation import HUES, Case
 from benchmarks.variants import PARTS, REPLACEMENTS, Variant, attraction_loss, replaced, variants
 from diffcolor import colorize
@@ -51,8 +51,7 @@ def test_a_part_of_few_cases_is_all_of_them():
 def test_every_line_of_the_document_is_a_variant():
     names = [variant.name for variant in variants()]
     assert len(names) == len(set(names))
-    wanted = {name for _, lines, _ in TABLES.values() for name in lines} | set(RECOLORED) | set(SERIES)
-    assert wanted <= set(names)
+    assert run_for() <= set(names)
     assert {variant.against for variant in variants()} - {None} <= set(names)
 
 
@@ -150,6 +149,16 @@ def test_a_rule_picks_case_by_case(runs):
     assert [row["ab_error"] for row in best] == [3.0] * 14
     worst = picked(runs, ["even", "odd"], lambda row: -row["margin"], "photograph")
     assert [row["ab_error"] for row in worst] == [9.0] * 14
+
+
+def test_what_is_picked_has_a_line_of_its_own(runs, monkeypatch):
+    for name in ("even", "odd"):
+        file = runs / "figures" / f"{name}.parquet"
+        found = pq.read_table(file)
+        pq.write_table(found.append_column("stray_color", pa.array([0.0] * len(found))), file)
+    monkeypatch.setitem(PICKED, "best", ["even", "odd"])
+    assert {row["ab_error"] for row in read(runs, "best", "photograph").values()} == {3.0}
+    assert table(runs, {"best": "the best"}, "photograph").splitlines()[2].startswith("| the best | 14 | 0.300 ")
 
 
 def test_a_table_has_a_line_for_each_variant_that_was_run_and_its_change(runs):

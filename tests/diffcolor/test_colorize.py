@@ -198,6 +198,7 @@ def test_what_was_tuned_on_the_embedded_model_holds_for_no_other():
         for sample in (other.sample, other.fit.primary):
             assert (sample.strength, sample.guidance_scale) == (paper.sample.strength, paper.sample.guidance_scale)
         assert (other.fit.denoising_target, other.fit.timesteps) == ("gray", "all")
+        assert other.fit.contrastive_weight == paper.fit.contrastive_weight
 
 
 @pytest.mark.parametrize("config", [*PRESETS.values(), TINY], ids=lambda config: config.preset)

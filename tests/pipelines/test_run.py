@@ -7,12 +7,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from diffcolor.config import preset_for
 from manifests.errors import ManifestError
 from pipelines.errors import JobError, RecolorError
+from pipelines.evaluate.figures import mean_ab
 from pipelines.jobspec import JobRequest, JobSpec
 from pipelines.recolor import Recolorer
 from pipelines.retry import Patience
@@ -69,6 +72,26 @@ def test_a_manifest_becomes_the_promised_output(local_ray, pictures, spec):
     assert (found.pictures, found.against_input, found.luminance_mismatches, found.differences) == (6, 6, 0, [])
     found = status(Store(spec.output))
     assert (found["rows"], found["ok"], found["pending"], found["state"]) == (3, 3, 0, "finished")
+
+
+def test_the_embedded_model_gives_the_flower_the_colour_that_is_asked_for(local_ray, tmp_path):
+    """The default models on a demo picture, and months later another colour from the artifact."""
+    flower = {"id": "flower", "image": str(ROOT / "manifests/demo/images/flower.png"), "caption": "a white flower"}
+    manifest = write_manifest(tmp_path / "m.parquet", [{**flower, "target_prompts": ["a pink flower"]}])
+    spec = JobSpec(output=str(tmp_path / "out"), base_model="mini", judge="mini", config=preset_for("draft"))
+    run_job(request(manifest, spec))
+    list(Recolorer(spec.output).recolor_all([("flower", ["a yellow flower"])]))
+    (row,) = published(spec)
+    colors = {}
+    for output in row["outputs"]:
+        picture = np.asarray(Image.open(tmp_path / "out" / output["image"]))
+        height, width = picture.shape[:2]
+        flower_box = picture[height // 3 : height * 2 // 3, width // 3 : width * 2 // 3]
+        colors[output["prompt"]] = mean_ab(flower_box)
+    (pink_a, pink_b), (yellow_a, yellow_b) = colors["a pink flower"], colors["a yellow flower"]
+    assert pink_a > 10 > pink_b
+    assert yellow_b > 10 > yellow_a
+    assert not verify(spec.output).differences
 
 
 def test_submitting_again_trains_nothing_and_a_new_prompt_samples_that_row_only(local_ray, pictures, spec):
