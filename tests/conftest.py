@@ -3,7 +3,7 @@
 import os
 
 # Before torch: its threads would fight with Ray's workers for a small machine's cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pyarrow as pa
