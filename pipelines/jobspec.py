@@ -4,11 +4,14 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffcolor.config import Config
 from manifests.schema import ManifestRow
 from pipelines.retry import Patience
+
+if TYPE_CHECKING:
+    from pipelines.results import Output
 
 AUTO = "auto"
 MAX_PIXELS = 400_000_000
@@ -80,11 +83,16 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One manifest row to finish."""
+    """One manifest row to finish.
+
+    Attributes:
+        kept: outputs of an earlier outcome that stay: its recolourings.
+    """
 
     row: ManifestRow
     row_digest: str
     place: Place
+    kept: "tuple[Output, ...]" = ()
 
 
 @dataclass(frozen=True, kw_only=True)

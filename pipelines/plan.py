@@ -18,7 +18,7 @@ from pipelines.errors import JobError
 from pipelines.identity import ManifestDigest, row_digest
 from pipelines.jobspec import JobRequest, Place, Task
 from pipelines.ledger import Ledger
-from pipelines.results import FAILED, OK, SKIPPED, ResultRow
+from pipelines.results import FAILED, OK, SKIPPED, Output, ResultRow
 from pipelines.retry import is_transient, retrying
 
 _NAMED_PROBLEMS = 10
@@ -190,7 +190,8 @@ class Plan:
                 shard.ran.add(number)
                 self.handed_out += 1
                 place = Place(plan=self.id, shard=shard_number, generation=shard.generation, row=number)
-                yield Task(row=replace(row, extra={}), row_digest=digest, place=place)
+                kept = self._recolored(shard.known.get(number), row)
+                yield Task(row=replace(row, extra={}), row_digest=digest, place=place, kept=kept)
             else:
                 self._book(shard, number, known)
                 if shard_number not in self._open:
@@ -268,16 +269,24 @@ class Plan:
         self.imported += found is not None
         return found
 
+    def _recolored(self, before: ResultRow | None, row: ManifestRow) -> tuple[Output, ...]:
+        """What a row that is done again keeps: they go into its record, whatever its outcome, so that nothing can come
+        in between."""
+        if before is None:
+            return ()
+        spoilt = self.damaged.get(before.row_digest, ())
+        return tuple(
+            one
+            for one in before.outputs
+            if one.source == "recolor" and one.image not in spoilt and one.prompt not in row.target_prompts
+        )
+
     def finish(self, place: Place, row: ResultRow) -> None:
         """Takes the outcome of a task; a shard whose rows all have one is closed."""
         self.handed_out -= 1
         shard = self._open[place.shard]
         if row.status == OK:
-            before, prompts = shard.known.get(place.row), {one.prompt for one in row.outputs}
-            spoilt = self.damaged.pop(row.row_digest, ())
-            recolored = [one for one in before.outputs if one.source == "recolor"] if before else []
-            kept = [one for one in recolored if one.image not in spoilt and one.prompt not in prompts]
-            row = replace(row, outputs=(*row.outputs, *kept))
+            self.damaged.pop(row.row_digest, None)
         self._book(shard, place.row, row)
 
     def _book(self, shard: _OpenShard, number: int, row: ResultRow) -> None:

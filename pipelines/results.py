@@ -175,6 +175,7 @@ class ResultRow:
     `seconds` is this image's share of the worker's time: a lockstep of K images divides its time by K.
     `trained_steps` were done by the worker that finished the row: 0 when an earlier fit was used again, the rest when
     it went on from a checkpoint, which `resumed_at` then names ("embedding/20").
+    `outputs` of a row that failed when it was done again are its recolourings, kept for the next try.
     `source` are the facts of `pipelines.images.gray.Source`; `halftone` is the distance of a print's dots in pixels.
     """
 
@@ -270,6 +271,7 @@ def blank_result(task: Task, spec: JobSpec, models: Models) -> ResultRow:
         judge=models.judge,
         config_digest=digest(spec.config),
         prompt_writer=row.prompt_writer,
+        outputs=task.kept,
         software=f"{SYSTEM} {VERSION}" + (f" ({commit()})" if commit() else ""),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         warnings=(*row.warnings, *(() if spec.preconditions else (_NO_PRECONDITIONS,))),

@@ -391,7 +391,7 @@ class Worker:
             blank,
             status=OK,
             warnings=(*blank.warnings, *(one for one in job.warnings if one not in blank.warnings)),
-            outputs=outputs,
+            outputs=(*outputs, *blank.outputs),
             primary_image=job.primary_image,
             primary_sha256=job.primary_sha256,
             artifact=artifact_key(row.id, job.fit_key),

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines.ledger import Ledger
 from pipelines.provenance import LUMA_FORMULA, STATEMENT
-from pipelines.results import Output, ResultRow
+from pipelines.results import OK, Output, ResultRow
 from pipelines.store import Store
 from pipelines.version import SYSTEM, VERSION
 
@@ -108,9 +108,14 @@ def _summary(row: ResultRow, decision: dict[str, str] | None) -> dict[str, Any]:
         "size": f"{row.width} x {row.height}" if row.width else None,
         "group": row.group_id,
         "gray": _place(row.preview),
-        "variants": [_variant(output) for output in row.outputs],
+        "variants": [_variant(output) for output in _shown(row)],
         "decision": decision,
     }
+
+
+def _shown(row: ResultRow) -> tuple[Output, ...]:
+    """A row that failed when it was done again keeps its recolourings for the next try, and shows why it failed."""
+    return row.outputs if row.status == OK else ()
 
 
 def _variant(output: Output) -> dict[str, Any]:
@@ -159,7 +164,7 @@ def _details(row: ResultRow) -> dict[str, Any]:
                 "access_luma": [_rounded(output.access_luma_mean, 2), output.access_luma_max],
                 "record": _place(output.record),
             }
-            for output in row.outputs
+            for output in _shown(row)
         ],
         "facts": {
             "scan": row.image,

@@ -91,7 +91,7 @@ class QuickWorker:
         result = replace(
             blank,
             status=OK,
-            outputs=(output,),
+            outputs=(output, *blank.outputs),
             primary_image=image,
             primary_sha256=sha256(picture),
             artifact=key,

@@ -279,7 +279,11 @@ def test_a_run_of_another_plan_that_wakes_up_late_shows_nothing(tmp_path, worker
     assert worker.ledger.closed(late.id)[0].ok == 10, "its work is kept"
 
 
-def test_a_repair_keeps_recolourings_and_ends(tmp_path, worker):
+@pytest.mark.parametrize(
+    ("first_try", "retry_failed"), [(None, True), (OK, False), (OK, True), (FAILED, True)], ids=str
+)
+def test_a_repair_keeps_recolourings_and_ends(tmp_path, worker, first_try, retry_failed):
+    """Also when the row fails at first, or the driver is killed after its commit, whatever is submitted next."""
     plan = begin(tmp_path, rows(3))
     work(plan, worker)
     recolored = Output(
@@ -289,8 +293,14 @@ def test_a_repair_keeps_recolourings_and_ends(tmp_path, worker):
     worker.ledger.amend(plan.id, 0, 1, lambda row: replace(row, outputs=(recolored, lost)))
     damaged = {worker.ledger.shard(plan.id, 0, 1)[1].row_digest: ["lost"]}
     request = quick_request(str(tmp_path / "m.parquet"), str(tmp_path / "out"), retry_failed=True)
-    repair = Plan(request, worker.ledger, survey(request), "settings", damaged)
-    assert work(repair, worker) == ["r1"]
+    repair = Plan(request, worker.ledger, survey(request), "settings", dict(damaged))
+    if first_try:
+        (task,) = repair.tasks()
+        row = replace(blank_result(task, worker.spec, worker.models), status=first_try)
+        worker.ledger.commit(task.place, row, "a")
+        request = replace(request, retry_failed=retry_failed)
+        repair = Plan(request, worker.ledger, survey(request), "settings", damaged if retry_failed else None)
+    assert work(repair, worker) == ["r1"] * retry_failed
     assert repair.damaged == {}
     assert [one["image"] for one in results(str(tmp_path / "out"))[1]["outputs"]] == ["i"]
 

@@ -145,6 +145,20 @@ def test_a_jobs_end_leaves_a_report_that_opens_from_disk(job, opened):
     assert page.errors == []
 
 
+def test_a_row_that_failed_when_it_was_done_again_says_so_whatever_it_keeps(job, opened):
+    store = Store(job.output)
+    ledger = Ledger(store)
+    rows = list(ledger.outcomes(ledger.read_job()["plan"]))
+    (kept,) = [row.outputs for *_, row in rows if row.id == "a"]
+    (place,) = [place for *place, row in rows if row.id == "gone"]
+    ledger.amend(ledger.read_job()["plan"], *place, lambda row: replace(row, outputs=kept))
+    write_report(store)
+    page = opened(index(job))
+    assert page.locator(".card[data-id=gone] .fail").inner_text().startswith("failed: ")
+    assert page.locator(".card[data-id=gone] img").count() == 0
+    assert page.errors == []
+
+
 def test_hostile_text_is_text(job, opened):
     page = opened(index(job))
     assert page.title() != "pwned"
