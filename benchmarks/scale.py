@@ -25,11 +25,12 @@ sys.path.insert(0, str(ROOT))
 
 from diffcolor.config import PRESETS  # noqa: E402
 from pipelines.identity import Models  # noqa: E402
-from pipelines.jobspec import JobRequest, JobSpec, Task  # noqa: E402
+from pipelines.jobspec import JobRequest, JobSpec  # noqa: E402
 from pipelines.ledger import Ledger  # noqa: E402
-from pipelines.results import OK, ResultRow, blank_result  # noqa: E402
+from pipelines.results import OK, ResultRow  # noqa: E402
 from pipelines.status import status  # noqa: E402
 from pipelines.store import Store  # noqa: E402
+from pipelines.task import Task, blank_result  # noqa: E402
 
 
 class NoopWorker:

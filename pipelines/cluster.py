@@ -20,8 +20,9 @@ from ray.exceptions import (
 
 from pipelines.errors import JobError
 from pipelines.identity import Models
-from pipelines.jobspec import AUTO, JobRequest, JobSpec, Task
+from pipelines.jobspec import AUTO, JobRequest, JobSpec
 from pipelines.results import ResultRow
+from pipelines.task import Task
 
 
 @ray.remote(concurrency_groups={"control": 1})

@@ -12,7 +12,8 @@ from pipelines import cluster
 from pipelines.errors import JobError
 from pipelines.events import EventLog
 from pipelines.identity import Models
-from pipelines.jobspec import JobRequest, Task
+from pipelines.jobspec import JobRequest
+from pipelines.task import Task
 
 POLL_SECONDS = 1.0
 START_SECONDS = 1800.0  # a cluster may have to grow, a large model to be downloaded

@@ -11,8 +11,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from manifests.schema import ManifestRow
-from pipelines.jobspec import JobSpec, Place, Task
+from pipelines.jobspec import JobSpec
 from pipelines.results import OK
+from pipelines.task import Place, Task
 from pipelines.worker import Worker
 
 # Student's t, two-sided 90 %, by degrees of freedom; from 10 on the normal value is near enough.

@@ -4,14 +4,10 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffcolor.config import Config
-from manifests.schema import ManifestRow
 from pipelines.retry import Patience
-
-if TYPE_CHECKING:
-    from pipelines.results import Output
 
 AUTO = "auto"
 MAX_PIXELS = 400_000_000
@@ -69,30 +65,6 @@ class JobSpec:
     patience: Patience = field(default_factory=Patience)
     preconditions: bool = True
     run: str = field(default_factory=new_run_id)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where the outcome of a row is committed: its plan, its shard, which generation of it, its row number."""
-
-    plan: str
-    shard: int
-    generation: int
-    row: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One manifest row to finish.
-
-    Attributes:
-        kept: outputs of an earlier outcome that stay: its recolourings.
-    """
-
-    row: ManifestRow
-    row_digest: str
-    place: Place
-    kept: "tuple[Output, ...]" = ()
 
 
 @dataclass(frozen=True, kw_only=True)

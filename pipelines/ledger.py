@@ -22,9 +22,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.jobspec import Place
 from pipelines.results import FAILED, OK, SKIPPED, ResultRow, carried_schema, to_table
 from pipelines.store import Store
+from pipelines.task import Place
 
 JOB_KEY = "job.json"
 _PLANS = "_engine/plans"

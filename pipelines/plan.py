@@ -16,10 +16,11 @@ from manifests.read import extra_columns, numbered_rows, read_schema, stamp, val
 from manifests.schema import ManifestRow
 from pipelines.errors import JobError
 from pipelines.identity import ManifestDigest, row_digest
-from pipelines.jobspec import JobRequest, Place, Task
+from pipelines.jobspec import JobRequest
 from pipelines.ledger import Ledger
 from pipelines.results import FAILED, OK, SKIPPED, Output, ResultRow
 from pipelines.retry import is_transient, retrying
+from pipelines.task import Place, Task
 
 _NAMED_PROBLEMS = 10
 _INDEX_BITS = 24  # of a locator: the row within its shard; the rest says which shard

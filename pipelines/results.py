@@ -1,19 +1,12 @@
 """What a row leaves: the Arrow schema of `OUT/results/`, and the record that becomes one of its rows."""
 
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from diffcolor.config import digest
-from manifests.locations import redacted
-from pipelines.identity import Models
-from pipelines.jobspec import JobSpec, Task
 from pipelines.names import provenance_key
-from pipelines.version import SYSTEM, VERSION, commit
 
-_NO_PRECONDITIONS = "the output store ignores conditional writes: of two runs at once, the later result counts"
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
 _CANDIDATE = pa.struct(
@@ -253,26 +246,3 @@ def to_table(rows: list[ResultRow], carried: pa.Schema) -> pa.Table:
     """Rows as one table: our columns, then the manifest's own in their own types."""
     schema = pa.unify_schemas([SCHEMA, carried]) if len(carried) else SCHEMA
     return pa.Table.from_pylist([{**row.to_record(), **row.extra} for row in rows], schema=schema)
-
-
-def blank_result(task: Task, spec: JobSpec, models: Models) -> ResultRow:
-    """A result row with what is known before any work is done."""
-    row = task.row
-    return ResultRow(
-        id=row.id,
-        status=FAILED,
-        row_digest=task.row_digest,
-        image=redacted(row.image) if row.image else None,
-        page=row.page,
-        regions=row.regions,
-        context_prompt=row.caption,
-        seed=row.seed,
-        base_model=models.base_model,
-        judge=models.judge,
-        config_digest=digest(spec.config),
-        prompt_writer=row.prompt_writer,
-        outputs=task.kept,
-        software=f"{SYSTEM} {VERSION}" + (f" ({commit()})" if commit() else ""),
-        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        warnings=(*row.warnings, *(() if spec.preconditions else (_NO_PRECONDITIONS,))),
-    )

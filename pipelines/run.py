@@ -22,13 +22,14 @@ from pipelines.crew import Crew, Member
 from pipelines.errors import JobError, OutputInUseError, StoreError
 from pipelines.events import EventLog
 from pipelines.identity import settings_digest
-from pipelines.jobspec import JobRequest, Snapshot, Task, Watch, failure_limit
+from pipelines.jobspec import JobRequest, Snapshot, Watch, failure_limit
 from pipelines.lease import Lease, look, take
 from pipelines.ledger import Ledger
 from pipelines.plan import Plan, Survey, survey
-from pipelines.results import FAILED, ResultRow, blank_result
+from pipelines.results import FAILED, ResultRow
 from pipelines.status import LAST_ERRORS, stop_key
 from pipelines.store import Store, probe_preconditions
+from pipelines.task import Task, blank_result
 
 LOOK_SECONDS = 5.0  # between looks at stop requests and draining nodes
 MAX_DEATHS = 2  # of a worker, on one row: the second happens with that row alone

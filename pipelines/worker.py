@@ -35,13 +35,14 @@ from pipelines.images.gray import Rules
 from pipelines.images.paint import check_luma
 from pipelines.images.view import View
 from pipelines.inputs import read_scan
-from pipelines.jobspec import JobSpec, Task
+from pipelines.jobspec import JobSpec
 from pipelines.ledger import Ledger
 from pipelines.names import artifact_key
 from pipelines.outputs import Studio
 from pipelines.provenance import Making, store_provenance
-from pipelines.results import OK, ResultRow, blank_result
+from pipelines.results import OK, ResultRow
 from pipelines.store import Store
+from pipelines.task import Task, blank_result
 
 logger = logging.getLogger(__name__)
 LOSS_POINTS = 24  # of each stage's curve

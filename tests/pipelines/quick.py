@@ -21,11 +21,12 @@ from safetensors.numpy import save
 from diffcolor.config import PRESETS
 from pipelines import store
 from pipelines.identity import Models, sha256
-from pipelines.jobspec import JobRequest, JobSpec, Task
+from pipelines.jobspec import JobRequest, JobSpec
 from pipelines.ledger import Ledger
-from pipelines.results import FAILED, OK, Output, ResultRow, blank_result
+from pipelines.results import FAILED, OK, Output, ResultRow
 from pipelines.retry import Patience
 from pipelines.store import Store
+from pipelines.task import Task, blank_result
 
 STEPS = 5
 

@@ -24,9 +24,9 @@ from pipelines.evaluate.figures import against_truth, hint_agreement, hue_of, in
 from pipelines.evaluate.perceptual import KID_SUBSET, Metric, MetricUnavailableError, Perceptual
 from pipelines.evaluate.pictures import at_most, read_rgb
 from pipelines.images.icc import rgb_profile
-from pipelines.jobspec import Place, Task
 from pipelines.ledger import Ledger
 from pipelines.store import Store
+from pipelines.task import Place, Task
 from pipelines.worker import Worker
 from tests.conftest import write_manifest
 from tests.scans import encoded, gamma_profile, srgb_profile

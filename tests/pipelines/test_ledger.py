@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import JobError
-from pipelines.jobspec import Place
 from pipelines.ledger import Ledger
 from pipelines.plan import Plan, survey
-from pipelines.results import FAILED, OK, SKIPPED, Output, ResultRow, blank_result
+from pipelines.results import FAILED, OK, SKIPPED, Output, ResultRow
 from pipelines.store import Store
+from pipelines.task import Place, blank_result
 from tests.check_store import results
 from tests.conftest import write_manifest
 from tests.pipelines.quick import QuickWorker, quick_request

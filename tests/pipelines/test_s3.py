@@ -12,7 +12,6 @@ import pytest
 
 from manifests.read import validated
 from pipelines.errors import StoreError
-from pipelines.jobspec import Place
 from pipelines.lease import take
 from pipelines.ledger import Ledger
 from pipelines.results import OK, ResultRow
@@ -20,6 +19,7 @@ from pipelines.retry import Patience
 from pipelines.run import run_job
 from pipelines.status import outputs, status
 from pipelines.store import Store, fetch_uri, probe_preconditions
+from pipelines.task import Place
 from pipelines.verify import verify
 from tests.check_store import check_store
 from tests.conftest import write_manifest

@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 import cli
 from pipelines.events import EventLog, read_events
 from pipelines.gc import collect
-from pipelines.jobspec import Place
 from pipelines.lease import take
 from pipelines.ledger import Ledger
 from pipelines.results import FAILED, OK, SKIPPED, ResultRow
 from pipelines.status import outputs, request_stop, status, stop_key
 from pipelines.store import Store
+from pipelines.task import Place
 from tests.pipelines.test_ledger import begin, rows, work, worker
 
 assert worker  # a fixture

@@ -12,9 +12,9 @@ from diffcolor.artifact import to_bytes
 from manifests.read import read_rows
 from pipelines import worker as worker_module
 from pipelines.errors import StoreError
-from pipelines.jobspec import Place, Task
 from pipelines.results import ResultRow
 from pipelines.store import Store
+from pipelines.task import Place, Task
 from pipelines.worker import Worker
 from tests.conftest import write_manifest, write_picture
 from tests.scans import BAD, GRAY, SKIPPED, encoded
