@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from manifests.commands import app as manifest_app
 from pipelines.commands.curation import app as curation_app
+from pipelines.commands.manifest import app as manifest_app
 from pipelines.commands.planning import app as planning_app
 from pipelines.commands.runs import app as runs_app
-from pipelines.terminal import (
+from pipelines.commands.terminal import (
     EXIT_CODES,
     IN_USE,
     INTERRUPTED,
@@ -91,7 +91,7 @@ def _config(preset: Preset, base_model: str, etas: list[float] | None):
 
 
 def _failures(text: str | None) -> str | None:
-    from pipelines.jobspec import failure_limit
+    from pipelines.job import failure_limit
 
     try:
         failure_limit(text, 1)
@@ -168,8 +168,8 @@ def submit(
 ) -> None:
     """Colorize a manifest. Submitting again to the same output does only what is missing."""
     from pipelines.errors import OutputInUseError
-    from pipelines.jobspec import JobRequest, JobSpec, OutputOptions, new_run_id
-    from pipelines.retry import Patience
+    from pipelines.job import JobRequest, JobSpec, OutputOptions, new_run_id
+    from pipelines.store.retry import Patience
 
     output = output or f"{Path(manifest.rstrip('/')).stem}-colorized"
     if address and address.startswith("http"):
@@ -214,12 +214,13 @@ def submit(
         dry_run=dry_run,
     )
     with reported():
-        from pipelines.console import summary, watching
-        from pipelines.run import run_job
+        from pipelines.commands.console import summary, watching
+        from pipelines.curation.report.report import refresh_report
+        from pipelines.driver.run import run_job
 
         try:
             with watching(console) as watch:
-                snapshot = run_job(request, watch, say)
+                snapshot = run_job(request, watch, say, refresh_report)
         except OutputInUseError:
             if on_running is not OnRunning.attach:
                 raise
@@ -232,7 +233,7 @@ def submit(
     imported = f", {snapshot.imported} of them from an earlier plan" if snapshot.imported else ""
     say(f"{summary(snapshot, None)}{imported}; {what.get(snapshot.state, '')}results in {output}")
     if as_json:
-        from pipelines.status import status as status_of
+        from pipelines.operations.status import status as status_of
 
         print_json(status_of(open_output(output)))
     raise typer.Exit(exit_code(snapshot.state, snapshot.failed))
@@ -242,9 +243,9 @@ def _submit_to_cluster(address: str, manifest: str, output: str, env: list[str],
     """The same command line, run by a driver in the cluster; the exit code is read from the output store."""
     import os
 
-    from pipelines.jobs import EndedEarlyError, RayJob, absolute_path, cluster_arguments, end_of_run
-    from pipelines.jobspec import new_run_id
-    from pipelines.store import Store
+    from pipelines.driver.ray_job import EndedEarlyError, RayJob, absolute_path, cluster_arguments, end_of_run
+    from pipelines.job import new_run_id
+    from pipelines.store.store import Store
 
     if missing := [name for name in env if name not in os.environ]:
         raise typer.BadParameter(f"not set here: {', '.join(missing)}", param_hint="--env")
@@ -271,11 +272,11 @@ def _submit_to_cluster(address: str, manifest: str, output: str, env: list[str],
 
 def _attach(output: str, as_json: bool) -> int:
     """Follows the run that holds the output; its exit code."""
-    from pipelines.console import status_line
-    from pipelines.lease import look
-    from pipelines.ledger import JOB_KEY
-    from pipelines.status import status as status_of
-    from pipelines.store import Store
+    from pipelines.commands.console import status_line
+    from pipelines.ledger.ledger import JOB_KEY
+    from pipelines.operations.status import status as status_of
+    from pipelines.store.lease import look
+    from pipelines.store.store import Store
 
     with reported():
         starting = Store(output).hurried()
@@ -317,7 +318,7 @@ def recolor(
     from dataclasses import asdict
 
     from manifests.read import read_recolor_requests
-    from pipelines.recolor import Recolorer
+    from pipelines.curation.recolor import Recolorer
 
     made, failed = [], False
     with reported():

@@ -37,7 +37,7 @@ from diffcolor.luminance import chroma_planes, luma, recombine
 from diffcolor.measures import clip_margins, stray_color
 from diffcolor.prompts import embed_prompts
 from manifests.validate import seed_of
-from pipelines.evaluate.figures import against_truth, hint_agreement, mean_ab
+from pipelines.curation.evaluate.figures import against_truth, hint_agreement, mean_ab
 
 FIGURES_VERSION = 1  # raised by hand when figures are added or would be others (see `Bench.made_by`)
 

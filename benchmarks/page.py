@@ -49,10 +49,10 @@ def make_page(path: Path, megapixels: float) -> None:
 def compose(path: Path) -> dict:
     """The page as a worker composes it, once decoded: written, read back, compared; and the least any tool needs."""
     from diffcolor.luminance import Reductions
+    from pipelines.images.formats.write import Form, write
     from pipelines.images.gray import decode_gray
     from pipelines.images.paint import check_luma, painted
     from pipelines.images.view import View
-    from pipelines.images.write import Form, write
 
     marks = {"libraries": time.monotonic()}
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffcolor.colorize import STRAY_COLOR_WEIGHT
-from pipelines.evaluate.figures import spread
+from pipelines.curation.evaluate.figures import spread
 
 DRAWS = 1000
 ENOUGH = 12  # pictures, for an interval to say whether a change is sure

@@ -24,13 +24,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from diffcolor.config import PRESETS  # noqa: E402
-from pipelines.identity import Models  # noqa: E402
-from pipelines.jobspec import JobRequest, JobSpec  # noqa: E402
-from pipelines.ledger import Ledger  # noqa: E402
-from pipelines.results import OK, ResultRow  # noqa: E402
-from pipelines.status import status  # noqa: E402
-from pipelines.store import Store  # noqa: E402
-from pipelines.task import Task, blank_result  # noqa: E402
+from pipelines.job import JobRequest, JobSpec  # noqa: E402
+from pipelines.ledger.identity import Models  # noqa: E402
+from pipelines.ledger.ledger import Ledger  # noqa: E402
+from pipelines.ledger.results import OK, ResultRow  # noqa: E402
+from pipelines.ledger.task import Task, blank_result  # noqa: E402
+from pipelines.operations.status import status  # noqa: E402
+from pipelines.store.store import Store  # noqa: E402
 
 
 class NoopWorker:
@@ -77,7 +77,7 @@ def write_manifest(path: Path, rows: int) -> None:
 
 def drive(manifest: str, output: str, images_per_step: int) -> None:
     """One run; prints its own figures as JSON."""
-    from pipelines.run import run_job
+    from pipelines.driver.run import run_job
 
     started, seen, stores, initialize = time.monotonic(), {}, [], Store.__init__
 

@@ -18,7 +18,7 @@ from benchmarks.validation import Case, photographs, scenes
 from benchmarks.variants import PlainUpsampler
 from diffcolor.luminance import chroma_planes, luma, recombine
 from diffcolor.upsample import LUMINANCE_SIGMA, SPATIAL_SIGMA, ChromaUpsampler, box_average
-from pipelines.evaluate.figures import against_truth
+from pipelines.curation.evaluate.figures import against_truth
 
 FACTORS = (2, 4, 8)
 SHIPPED = (LUMINANCE_SIGMA, SPATIAL_SIGMA)

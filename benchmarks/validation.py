@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.color import rgb2lab
 
-from diffcolor.embedded.training.captions import measured_phrases, tones
-from diffcolor.embedded.training.colors import PAINTS, paint
-from diffcolor.embedded.training.photographs import load_photographs
-from diffcolor.embedded.training.scenes import compose_background, paste, with_article
-from diffcolor.embedded.training.stamps import load_stamps, split_stamps
-from pipelines.evaluate.figures import hint_agreement, hue_difference, hue_of
+from pipelines.curation.evaluate.figures import hint_agreement, hue_difference, hue_of
+from training.captions import measured_phrases, tones
+from training.colors import PAINTS, paint
+from training.photographs import load_photographs
+from training.scenes import compose_background, paste, with_article
+from training.stamps import load_stamps, split_stamps
 
 HUES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "teal")
 SCENE = (160, 192)  # height, width

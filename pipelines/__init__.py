@@ -1,1 +1,1 @@
-"""The batch side: stores, the ledger of results, the worker, the Ray driver, and what reads a finished store."""
+"""The batch side: from a manifest to stored pictures, with Ray only in `driver/`."""

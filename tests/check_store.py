@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 from safetensors.torch import load
 
-from pipelines.gc import collect
-from pipelines.identity import sha256
-from pipelines.ledger import Ledger
-from pipelines.status import status
-from pipelines.store import Store
+from pipelines.ledger.identity import sha256
+from pipelines.ledger.ledger import Ledger
+from pipelines.operations.gc import collect
+from pipelines.operations.status import status
+from pipelines.store.store import Store
 
 
 def results(output: str) -> list[dict]:

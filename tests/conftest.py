@@ -82,7 +82,7 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def spec(tmp_path, base_folder, judge_folder):
-    from pipelines.jobspec import JobSpec
+    from pipelines.job import JobSpec
 
     return JobSpec(
         output=str(tmp_path / "out"),

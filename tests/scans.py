@@ -9,7 +9,8 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageCms
 
-from pipelines.images import ifd, jp2, png
+from pipelines.images import ifd
+from pipelines.images.formats import jp2, png
 from tests.conftest import gray_picture
 
 XMP = (

@@ -1,1 +1,1 @@
-"""The commands that need no models: what runs, what has been made, what a curator decides."""
+"""The command line: each command parses, calls one function and prints. The only room that imports Typer."""

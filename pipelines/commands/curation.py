@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.terminal import OK, ROWS_FAILED, USAGE, Json, Output, open_output, print_json, reported, say
+from pipelines.commands.terminal import OK, ROWS_FAILED, USAGE, Json, Output, open_output, print_json, reported, say
 
 app = typer.Typer()
 
@@ -27,7 +27,7 @@ def verify(
     if pair:
         raise typer.Exit(_verify_pair(*pair, page, as_json))
     open_output(output)
-    from pipelines.verify import verify as verify_output
+    from pipelines.curation.verify import verify as verify_output
 
     with reported():
         found = verify_output(output, sample)
@@ -45,8 +45,8 @@ def verify(
 
 
 def _verify_pair(scan: str, picture: str, page: int | None, as_json: bool) -> int:
+    from pipelines.curation.verify import verify_pair
     from pipelines.images.errors import InputImageError
-    from pipelines.verify import verify_pair
 
     try:
         with reported():
@@ -65,7 +65,7 @@ def _verify_pair(scan: str, picture: str, page: int | None, as_json: bool) -> in
 @app.command()
 def report(output: Output) -> None:
     """Write the report: OUT/report/index.html, to look at every picture and decide. (A job's end writes it, too.)"""
-    from pipelines.report import write_report
+    from pipelines.curation.report.report import write_report
 
     store = open_output(output)
     with reported():
@@ -82,9 +82,9 @@ def review(
     """Apply a curator's decisions: approved pictures go to OUT/final, picked variants become the default."""
     from dataclasses import asdict
 
+    from pipelines.curation.report.report import write_report
+    from pipelines.curation.review import apply, read_decisions
     from pipelines.errors import RecolorError
-    from pipelines.report import write_report
-    from pipelines.review import apply, read_decisions
 
     store = open_output(output)
     with reported():
@@ -129,9 +129,9 @@ def export(
     c2pa_timestamp: Annotated[str | None, typer.Option(help="URL of a time-stamping authority.")] = None,
 ) -> None:
     """Copy approved pictures to a place of their own, under the scans' names, with their records."""
-    from pipelines.export import ExportError, Options
-    from pipelines.export import export as export_to
-    from pipelines.export.c2pa import Certificate, SigningError
+    from pipelines.curation.export.c2pa import Certificate, SigningError
+    from pipelines.curation.export.export import ExportError, Options
+    from pipelines.curation.export.export import export as export_to
 
     if (c2pa_certificate is None) != (c2pa_key is None):
         raise typer.BadParameter("--c2pa-certificate and --c2pa-key go together")

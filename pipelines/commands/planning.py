@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.terminal import (
+from pipelines.commands.terminal import (
     UNAVAILABLE,
     USAGE,
     BaseModelOption,
@@ -48,8 +48,8 @@ def estimate(
     """Time, worker hours, storage and cost of a job, from a few of its images run for real here."""
     from diffcolor.config import preset_for
     from manifests.read import read_rows, validated
-    from pipelines.estimate import estimate as estimated
-    from pipelines.jobspec import JobSpec
+    from pipelines.job import JobSpec
+    from pipelines.operations.estimate import estimate as estimated
 
     with reported():
         rows = validated(manifest, columns(column), default_caption)
@@ -98,7 +98,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check this machine, the models' weights, and an output store's access and preconditions."""
-    from pipelines.doctor import BAD, examine
+    from pipelines.operations.doctor import BAD, examine
 
     findings = []
     for finding in examine(output, base_model, judge):
@@ -134,9 +134,9 @@ def evaluate(
     """Compare pictures with the truth: CIEDE2000, a*b* error, colourfulness, PSNR, SSIM, LPIPS, hints, CLIP."""
     store = open_output(output)
     try:
-        from pipelines.evaluate import clip_judge, markdown, rows_of, truths, write_tables
-        from pipelines.evaluate import evaluate as evaluated
-        from pipelines.evaluate.perceptual import Metric, MetricUnavailableError, Perceptual
+        from pipelines.curation.evaluate.evaluate import clip_judge, markdown, rows_of, truths, write_tables
+        from pipelines.curation.evaluate.evaluate import evaluate as evaluated
+        from pipelines.curation.evaluate.perceptual import Metric, MetricUnavailableError, Perceptual
     except ImportError as error:
         say(f"{error}: evaluation needs the extra: pip install 'diffcolor-batch[evaluate]'")
         raise typer.Exit(USAGE) from error

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.terminal import IN_USE, OK, Json, Output, open_output, print_json, reported, say
+from pipelines.commands.terminal import IN_USE, OK, Json, Output, open_output, print_json, reported, say
 
 app = typer.Typer()
 
@@ -13,8 +13,8 @@ app = typer.Typer()
 @app.command()
 def status(output: Output, as_json: Json = False) -> None:
     """How far a job is, from its output alone."""
-    from pipelines.console import status_line, worker_line
-    from pipelines.status import status as status_of
+    from pipelines.commands.console import status_line, worker_line
+    from pipelines.operations.status import status as status_of
 
     store = open_output(output)
     with reported():
@@ -34,10 +34,10 @@ def list_outputs(
     root: Annotated[str, typer.Argument(help="Folder or URI that holds outputs.")], as_json: Json = False
 ) -> None:
     """The outputs at a place, and how far each is."""
-    from pipelines.console import status_line
-    from pipelines.status import outputs
-    from pipelines.status import status as status_of
-    from pipelines.store import Store
+    from pipelines.commands.console import status_line
+    from pipelines.operations.status import outputs
+    from pipelines.operations.status import status as status_of
+    from pipelines.store.store import Store
 
     with reported():
         documents = [status_of(Store(uri).hurried()) for uri in outputs(Store(root).hurried())]
@@ -60,10 +60,10 @@ def logs(
     """What happened in a run, from its output alone."""
     import json
 
-    from pipelines.console import event_line
-    from pipelines.events import read_events
-    from pipelines.lease import look
-    from pipelines.ledger import Ledger
+    from pipelines.commands.console import event_line
+    from pipelines.ledger.ledger import Ledger
+    from pipelines.store.events import read_events
+    from pipelines.store.lease import look
 
     store, seen = open_output(output), set()
     with reported():
@@ -85,9 +85,9 @@ def stop(
     as_json: Json = False,
 ) -> None:
     """End the run that holds an output, in good order: images end or are checkpointed. Submit again to go on."""
-    from pipelines.console import status_line
-    from pipelines.status import request_stop
-    from pipelines.status import status as status_of
+    from pipelines.commands.console import status_line
+    from pipelines.operations.status import request_stop
+    from pipelines.operations.status import status as status_of
 
     store = open_output(output)
     with reported():
@@ -113,8 +113,8 @@ def gc(
     log_days: Annotated[float, typer.Option(min=0, help="Days that the events of a run are kept.")] = 30.0,
 ) -> None:
     """Remove what no result names: leavings of killed writers, lost races and closed shards."""
-    from pipelines.gc import collect
-    from pipelines.lease import take
+    from pipelines.operations.gc import collect
+    from pipelines.store.lease import take
 
     store = open_output(output)
     with reported():

@@ -1,1 +1,1 @@
-"""Scans in, colour pictures out: formats, metadata, exact pixels. No model, no store."""
+"""Pixels and image files: decoding scans, exact composition, metadata. Knows no store and no model."""

@@ -15,8 +15,8 @@ from pipelines.images.icc import BadProfileError, Profile, read_profile
 from pipelines.images.metadata import Metadata
 from pipelines.images.raster import Raster, open_raster
 from pipelines.images.xmp import BadXmpError, parsed
-from pipelines.jobspec import MAX_PIXELS
 
+MAX_PIXELS = 400_000_000
 MIN_SIDE = 64
 REJECT, DESATURATE = "reject", "desaturate"
 # What a JPEG encoder's chroma rounding makes of equal channels, in 8-bit codes.

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL import __version__ as pillow_version
 
-from pipelines.images import ifd, jp2, png
+from pipelines.images import ifd
 from pipelines.images.errors import InputImageError
+from pipelines.images.formats import jp2, png
 from pipelines.images.metadata import Metadata, from_exif, read_tags, sane_dpi
 
 Block = tuple[int, int, NDArray]

@@ -82,7 +82,7 @@ def test_faults_of_columns(tmp_path, table, kind):
 
 
 def test_no_result_column_can_be_taken_by_a_carried_one():
-    from pipelines.results import SCHEMA as RESULTS
+    from pipelines.ledger.results import SCHEMA as RESULTS
 
     assert set(RESULTS.names) - set(COLUMNS) <= RESERVED
 

@@ -19,14 +19,14 @@ from PIL import Image
 from safetensors.numpy import save
 
 from diffcolor.config import PRESETS
-from pipelines import store
-from pipelines.identity import Models, sha256
-from pipelines.jobspec import JobRequest, JobSpec
-from pipelines.ledger import Ledger
-from pipelines.results import FAILED, OK, Output, ResultRow
-from pipelines.retry import Patience
-from pipelines.store import Store
-from pipelines.task import Task, blank_result
+from pipelines.job import JobRequest, JobSpec
+from pipelines.ledger.identity import Models, sha256
+from pipelines.ledger.ledger import Ledger
+from pipelines.ledger.results import FAILED, OK, Output, ResultRow
+from pipelines.ledger.task import Task, blank_result
+from pipelines.store import store
+from pipelines.store.retry import Patience
+from pipelines.store.store import Store
 
 STEPS = 5
 
@@ -136,9 +136,9 @@ def quick_request(manifest: str, output: str, **options) -> JobRequest:
 
 
 def main() -> None:
-    from pipelines import lease
-    from pipelines.run import run_job
-    from pipelines.terminal import exit_code, reported
+    from pipelines.commands.terminal import exit_code, reported
+    from pipelines.driver.run import run_job
+    from pipelines.store import lease
 
     if "QUICK_LEASE" in os.environ:  # the lease's seconds, for tests that cannot wait a minute
         lease.BEAT_SECONDS, lease.EXPIRY_SECONDS = json.loads(os.environ["QUICK_LEASE"])

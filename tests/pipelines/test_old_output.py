@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from diffcolor.config import config_from
-from pipelines.jobspec import JobRequest, JobSpec
-from pipelines.ledger import Ledger
-from pipelines.recolor import Recolorer
-from pipelines.report import write_report
-from pipelines.review import apply, read_decisions
-from pipelines.run import run_job
-from pipelines.status import status
-from pipelines.store import Store
-from pipelines.verify import verify
+from pipelines.curation.recolor import Recolorer
+from pipelines.curation.report.report import write_report
+from pipelines.curation.review import apply, read_decisions
+from pipelines.curation.verify import verify
+from pipelines.driver.run import run_job
+from pipelines.job import JobRequest, JobSpec
+from pipelines.ledger.ledger import Ledger
+from pipelines.operations.status import status
+from pipelines.store.store import Store
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "output-0.1.0.zip"
 _OF_A_RUN = ("_engine/lease/", "_engine/runs/", "job.json", "report/index.html")  # they name runs, times, software

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.failures import outcome_of
-from pipelines.images import ifd, png, scratch
+from pipelines.images import ifd, scratch
 from pipelines.images.errors import InputImageError
+from pipelines.images.formats import png
 from pipelines.images.gray import Rules, decode_gray
+from pipelines.worker.failures import outcome_of
 from tests import scans
 
 

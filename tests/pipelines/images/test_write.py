@@ -13,11 +13,11 @@ from lxml import etree
 from PIL import Image
 
 from diffcolor.luminance import Reductions, luma
+from pipelines.images.formats.write import SUFFIXES, Form, fits_jpeg, format_for, jpeg, losses, write
 from pipelines.images.gray import decode_gray
 from pipelines.images.paint import check_luma, painted, read_luma, upright_picture
 from pipelines.images.raster import open_raster
 from pipelines.images.view import View
-from pipelines.images.write import SUFFIXES, Form, fits_jpeg, format_for, jpeg, losses, write
 from pipelines.images.xmp import SOURCE_TYPE, Mark, marked
 from tests import scans
 

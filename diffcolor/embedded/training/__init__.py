@@ -1,1 +1,0 @@
-"""How the embedded mini model was made: data, training and export scripts."""

@@ -1,0 +1,1 @@
+"""What other systems say of their images: newspapers (METS, ALTO) and IIIF, as manifest rows."""

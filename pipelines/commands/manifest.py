@@ -1,0 +1,126 @@
+"""`diffcolor-batch manifest ...`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.terminal import ColumnOption, DefaultCaption, Json, columns, print_json, reported, say
+
+app = typer.Typer(no_args_is_help=True, help="Build, validate and look at manifests.")
+
+
+@app.command("build")
+def build_manifest(
+    folder: Annotated[str | None, typer.Argument(help="Folder of images, any fsspec URI; subfolders too.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write.")] = Path("manifest.parquet"),
+    captions: Annotated[
+        str | None, typer.Option(help="CSV with columns file, caption, and others of a manifest; lists as 'a|b'.")
+    ] = None,
+    alto: Annotated[
+        str | None, typer.Option(help="Folder of ALTO files: a row for each illustration of the folder's pages.")
+    ] = None,
+    mets: Annotated[str | None, typer.Option(help="METS file instead of a folder: its pages' illustrations.")] = None,
+    iiif: Annotated[str | None, typer.Option(help="IIIF Presentation 3 manifest (a file) instead of a folder.")] = None,
+) -> None:
+    """Make a manifest from a folder of images and a CSV of captions, from METS/ALTO, or from IIIF."""
+    from manifests.build import build, write
+    from manifests.sources.iiif import rows_of_iiif
+    from manifests.sources.newspapers import pages_of_folders, pages_of_mets, rows_of_pages
+
+    if sum(one is not None for one in (folder, mets, iiif)) != 1:
+        raise typer.BadParameter("give one of FOLDER, --mets and --iiif")
+    if (alto and not folder) or (captions and (alto or not folder)):
+        raise typer.BadParameter("--alto and --captions go with FOLDER, one at a time")
+    with reported():
+        if iiif:
+            built = write(rows_of_iiif(iiif), output, iiif)
+        elif mets or alto:
+            pages, alone = (pages_of_mets(mets), ()) if mets else pages_of_folders(folder, alto)
+            rows, left_out = rows_of_pages(pages, _size_of)
+            for reason in left_out:
+                say(f"  left out: {reason}")
+            built = write(rows, output, mets or folder, alone)
+        else:
+            built = build(folder, output, captions)
+    typer.echo(f"{output}: {built.rows} rows")
+    for row_id in built.uncaptioned:
+        say(f"  no caption: {row_id}")
+    for file in built.unmatched:
+        say(f"  without a counterpart: {file}")
+
+
+def _size_of(uri: str):
+    """Of an image its size and resolution, from its header."""
+    from manifests.errors import ManifestError, Problem
+    from manifests.sources.newspapers import Size
+    from pipelines.images.errors import InputImageError
+    from pipelines.images.raster import open_raster
+    from pipelines.store.store import fetch_uri
+
+    try:
+        with fetch_uri(uri) as file:
+            raster = open_raster(file, 1 << 62)
+    except (InputImageError, OSError) as error:
+        kind = getattr(error, "kind", "not_found")
+        raise ManifestError(uri, [Problem(kind, None, None, str(error))]) from error
+    return Size(raster.width, raster.height, raster.metadata.dpi[0] if raster.metadata.dpi else None)
+
+
+@app.command()
+def validate(
+    manifest: str,
+    column: ColumnOption = None,
+    default_caption: DefaultCaption = None,
+    look: Annotated[
+        int | None, typer.Option(min=1, help="Read about so many of the images, too, spread over the manifest.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check every row; list every problem (exit 2). With --look, say what the images are and which would fail."""
+    from manifests.read import read_rows, validated
+
+    with reported():
+        count = validated(manifest, columns(column), default_caption)
+        if look:
+            from pipelines.images.gray import Rules
+            from pipelines.operations.input_survey import Outlook
+
+            outlook, every = Outlook(), max(1, count // look)
+            for number, row in enumerate(read_rows(manifest, columns(column), default_caption)):
+                if number % every == 0:
+                    outlook.look(row, Rules())
+    if as_json:
+        print_json({"rows": count, **(outlook.to_json() if look else {})})
+        return
+    typer.echo(f"{manifest}: {count} rows, no problems")
+    for line in outlook.lines(count) if look else ():
+        typer.echo(line)
+
+
+@app.command()
+def show(
+    manifest: str,
+    column: ColumnOption = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows to show.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Show the first rows as they are understood: colour hints applied, seeds filled in."""
+    from dataclasses import asdict
+    from itertools import islice
+
+    from manifests.locations import folder_of
+    from manifests.read import read_rows
+    from manifests.validate import Validator
+
+    with reported():
+        # A validator of its own: rows with problems are left out here, `validate` names them.
+        rows = list(islice(read_rows(manifest, columns(column), None, Validator(folder_of(manifest))), limit))
+    if as_json:
+        hidden = {"image_bytes"}
+        print_json([{key: value for key, value in asdict(row).items() if key not in hidden} for row in rows])
+        return
+    for row in rows:
+        typer.echo(f"{row.id}\n  image    {row.image or 'image_bytes'}\n  caption  {row.caption}")
+        for prompt in row.target_prompts:
+            typer.echo(f"  target   {prompt}")

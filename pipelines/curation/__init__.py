@@ -1,0 +1,1 @@
+"""For curators: the report, reviews, recolouring, verification, export and evaluation of finished rows."""

@@ -1,0 +1,1 @@
+"""Colorized pictures compared with their true colours, in figures."""

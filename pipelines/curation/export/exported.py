@@ -1,0 +1,18 @@
+"""A picture at its destination."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.ledger.results import Output, ResultRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """One picture at its destination; `key` is below it."""
+
+    key: str
+    row: ResultRow
+    output: Output
+    record: dict[str, Any]
+    sha256: str
+    bytes: int

@@ -1,0 +1,80 @@
+"""A IIIF Presentation 3 manifest: each picture a canvas with a Choice, the scan first (cookbook recipe 0033)."""
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from PIL import Image
+
+from pipelines.curation.export.exported import Exported
+from pipelines.store.store import Store
+from pipelines.version import SYSTEM, VERSION
+from pipelines.worker.provenance import STATEMENT
+
+
+def shown(key: str) -> tuple[str, str]:
+    """Keys of the JPEGs that stand for an exported picture: the scan, the colours. Two pictures never share one."""
+    name = key.removeprefix("data/")
+    return f"iiif/{name}.scan.jpg", f"iiif/{name}.jpg"
+
+
+def presentation(store: Store, made: Sequence[Exported], base: str) -> dict[str, bytes]:
+    """`manifest.json` and the JPEGs that it shows, by key; `base` is the URL of the folder that they will be in."""
+    files, canvases = {}, []
+    for one in made:
+        scan, colours = store.read(one.row.preview), store.read(one.output.preview)
+        name = one.key.removeprefix("data/")
+        scan_key, colours_key = shown(one.key)
+        files[scan_key], files[colours_key] = scan, colours
+        with Image.open(io.BytesIO(scan)) as picture:
+            width, height = picture.size
+        canvas = f"{base}iiif/{quote(name)}"
+
+        def body(key: str, label: str, width: int = width, height: int = height) -> dict[str, Any]:
+            return {
+                "id": f"{base}{quote(key)}",
+                "type": "Image",
+                "format": "image/jpeg",
+                "width": width,
+                "height": height,
+                "label": {"en": [label]},
+            }
+
+        choice = {
+            "type": "Choice",
+            "items": [body(scan_key, "Original scan"), body(colours_key, "AI-colorized")],
+        }
+        painting = {
+            "id": f"{canvas}/annotation",
+            "type": "Annotation",
+            "motivation": "painting",
+            "body": choice,
+            "target": canvas,
+        }
+        canvases.append(
+            {
+                "id": canvas,
+                "type": "Canvas",
+                "width": width,
+                "height": height,
+                "label": {"none": [one.row.context_prompt or one.row.id]},
+                "requiredStatement": _statement(one.output.prompt),
+                "items": [{"id": f"{canvas}/page", "type": "AnnotationPage", "items": [painting]}],
+            }
+        )
+    document = {
+        "@context": "http://iiif.io/api/presentation/3/context.json",
+        "id": f"{base}manifest.json",
+        "type": "Manifest",
+        "label": {"en": [f"Colorized by {SYSTEM} {VERSION}"]},
+        "requiredStatement": _statement(None),
+        "items": canvases,
+    }
+    return {**files, "manifest.json": json.dumps(document, indent=1, ensure_ascii=False).encode()}
+
+
+def _statement(prompt: str | None) -> dict[str, Any]:
+    text = STATEMENT + (f" Text: {prompt}" if prompt else "")
+    return {"label": {"en": ["AI-colorized"]}, "value": {"en": [text]}}

@@ -1,0 +1,199 @@
+"""The report: one static page over a job's results, for a curator to look at every picture and decide.
+
+`OUT/report/` stands alone: opened from a disk or a bucket's download, it asks no server and no network. All text goes
+into the page as JSON and from there into text nodes; nothing is ever parsed as HTML.
+"""
+
+import html
+import json
+import math
+import posixpath
+from collections import Counter
+from collections.abc import Iterator
+from importlib.resources import files
+from itertools import islice
+from typing import Any
+
+from pipelines.ledger.ledger import Ledger
+from pipelines.ledger.results import OK, Output, ResultRow
+from pipelines.store.store import Store
+from pipelines.version import SYSTEM, VERSION
+from pipelines.worker.provenance import LUMA_FORMULA, STATEMENT
+
+FOLDER = "report"
+CHUNK_ROWS = 500
+_ACCESS = "../"
+
+
+def write_report(store: Store) -> dict[str, int]:
+    """Writes `report/index.html` and its data; memory holds some hundred rows at a time.
+
+    Returns:
+        Number of rows by status.
+    """
+    from pipelines.curation.review import decisions
+
+    ledger = Ledger(store)
+    job, counts, number = ledger.read_job(), Counter(), 0
+    made = {f"{FOLDER}/index.html"}
+    decided = decisions(store)
+    for number, rows in enumerate(_chunks(ledger.current()), start=1):
+        counts.update(row.status for row in rows)
+        for name, content in (
+            ("rows", [_summary(row, decided.get(row.id)) for row in rows]),
+            ("details", [_details(row) for row in rows]),
+        ):
+            key = f"{FOLDER}/data/{name}-{number - 1:04d}.js"
+            made.add(key)
+            store.write(key, _script(name, number - 1, content))
+    facts = {
+        "job": {key: job.get(key) for key in ("run", "plan", "manifest", "base_model", "judge", "preset", "rows")},
+        "output": posixpath.basename(store.root),
+        "chunks": number,
+        "software": f"{SYSTEM} {VERSION}",
+        "statement": STATEMENT,
+        "luma": LUMA_FORMULA,
+        "pending": job["rows"] - counts.total(),
+    }
+    store.write(f"{FOLDER}/index.html", _page(facts).encode())
+    store.delete(sorted(set(store.list(f"{FOLDER}/data")) - made))
+    return dict(counts)
+
+
+def refresh_report(store: Store, changed: bool) -> None:
+    """Writes the report where there is anything new to see."""
+    if changed or not store.exists(f"{FOLDER}/index.html"):
+        write_report(store)
+
+
+def _chunks(rows: Iterator[ResultRow]) -> Iterator[list[ResultRow]]:
+    while chunk := list(islice(rows, CHUNK_ROWS)):
+        yield chunk
+
+
+def _json(value: Any) -> str:
+    """JSON that is safe inside a script, wherever that stands: ASCII, and no "<" that could end it."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _script(name: str, number: int, content: list[Any]) -> bytes:
+    return f"report.{name}({number},{_json(content)});\n".encode()
+
+
+def _page(facts: dict[str, Any]) -> str:
+    parts = {name: files(__package__).joinpath(f"page.{name}").read_text() for name in ("html", "css", "js")}
+    return (
+        parts["html"]
+        .replace("{{title}}", html.escape(f"{facts['output']}: colorized by a machine"))
+        .replace("{{css}}", parts["css"])
+        .replace("{{js}}", parts["js"].replace("{{facts}}", _json(facts)))
+    )
+
+
+def _place(key: str | None) -> str | None:
+    """A key of the store as the report's page reaches it."""
+    if key is None:
+        return None
+    return key.removeprefix(f"{FOLDER}/") if key.startswith(f"{FOLDER}/") else _ACCESS + key
+
+
+def _rounded(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, digits)
+
+
+def _summary(row: ResultRow, decision: dict[str, str] | None) -> dict[str, Any]:
+    """What the gallery and the filters need of a row, for all rows at once in the browser: short."""
+    return {
+        "id": row.id,
+        "status": row.status,
+        "caption": row.context_prompt,
+        "kind": row.error_kind,
+        "message": row.error_message,
+        "warnings": list(row.warnings),
+        "seconds": _rounded(row.seconds, 1),
+        "size": f"{row.width} x {row.height}" if row.width else None,
+        "group": row.group_id,
+        "gray": _place(row.preview),
+        "variants": [_variant(output) for output in _shown(row)],
+        "decision": decision,
+    }
+
+
+def _shown(row: ResultRow) -> tuple[Output, ...]:
+    """A row that failed when it was done again keeps its recolourings for the next try, and shows why it failed."""
+    return row.outputs if row.status == OK else ()
+
+
+def _variant(output: Output) -> dict[str, Any]:
+    return {
+        "prompt": output.prompt,
+        "preview": _place(output.preview),
+        "image": _place(output.image),
+        "sha256": output.sha256,
+        "eta": output.eta,
+        "colorfulness": _rounded(output.colorfulness, 1),
+        "margin": _rounded(output.clip_margin),
+        "stray": _rounded(output.stray_color),
+        "reduced": _rounded(output.chroma_reduced, 4),
+        "source": output.source,
+    }
+
+
+def _details(row: ResultRow) -> dict[str, Any]:
+    """What is shown when one picture is looked at closely; loaded only then."""
+    losses: dict[str, list] = {}
+    for one in row.losses:
+        losses.setdefault(one["stage"], []).append([one["step"], _rounded(one["loss"], 4)])
+    source = row.source or {}
+    return {
+        "primary": _place(row.primary_preview),
+        "losses": losses,
+        "variants": [
+            {
+                "candidates": [
+                    {
+                        "eta": one["eta"],
+                        "margin": _rounded(one["clip_margin"]),
+                        "stray": _rounded(one.get("stray_color")),
+                        "colorfulness": _rounded(one["colorfulness"], 1),
+                        "preview": _place(one.get("preview")),
+                    }
+                    for one in output.candidates
+                ],
+                "kept": _rounded(output.chroma_kept),
+                "repaired": output.repaired,
+                "lightness": [_rounded(output.lightness_mean, 1), _rounded(output.lightness_max, 1)],
+                "note": output.note,
+                "format": output.format,
+                "bytes": output.bytes,
+                "access": _place(output.access),
+                "access_luma": [_rounded(output.access_luma_mean, 2), output.access_luma_max],
+                "record": _place(output.record),
+            }
+            for output in _shown(row)
+        ],
+        "facts": {
+            "scan": row.image,
+            "page": row.page,
+            "sha256 of the scan's file": row.input_sha256,
+            "sha256 of its gray values": row.gray_sha256,
+            "luminance mismatches": row.luminance_mismatches,
+            "format": source.get("format"),
+            "bits": source.get("depth"),
+            "conversion to gray": source.get("conversion"),
+            "tone curve": source.get("profile"),
+            "share of pixels at black or white": _rounded(source.get("extreme"), 4),
+            "not carried over": ", ".join(source.get("not_carried") or ()) or None,
+            "regions": [list(box) for box in row.regions] or None,
+            "halftone, pixels from dot to dot": _rounded(row.halftone, 1),
+            "seed": None if row.seed is None else str(row.seed),  # 63 bits: more than a number of JavaScript's holds
+            "base model": row.base_model,
+            "judge": row.judge,
+            "settings": row.config_digest,
+            "training steps": row.trained_steps,
+            "went on from": row.resumed_at,
+            "software": row.software,
+            "finished": row.finished_at,
+            "artifact": row.artifact,
+        },
+    }

@@ -1,0 +1,1 @@
+"""For operators: status, estimates, machine checks and cleaning up, mostly from the output store alone."""

@@ -1,0 +1,86 @@
+"""What a manifest's images are, before a job meets them: read and decoded as the job would, nothing else."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from manifests.schema import ManifestRow
+from pipelines.images.errors import InputImageError
+from pipelines.images.formats.write import format_for
+from pipelines.images.gray import Rules
+from pipelines.store.retry import Patience
+from pipelines.worker.reading import read_scan
+
+_PATIENCE = Patience(total=30.0)
+
+
+@dataclass(kw_only=True)
+class Outlook:
+    """Counts over the images that were looked at.
+
+    Attributes:
+        kinds: by format and depth ("tiff, 16 bit").
+        outputs: by the format in which they would come back.
+        problems: by kind; `examples` has an id and the message of each.
+        megapixels: of each readable image.
+    """
+
+    looked_at: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    outputs: Counter[str] = field(default_factory=Counter)
+    conversions: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
+    problems: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, tuple[str, str]] = field(default_factory=dict)
+    megapixels: list[float] = field(default_factory=list)
+
+    def look(self, row: ManifestRow, rules: Rules, format_: str = "input") -> None:
+        """Adds one row's image."""
+        self.looked_at += 1
+        try:
+            view, _ = read_scan(row, rules, _PATIENCE, lambda _error, _delay: None)
+        except InputImageError as error:
+            self.problems[error.kind] += 1
+            self.examples.setdefault(error.kind, (row.id, error.message))
+            return
+        image, source = view.image, view.image.source
+        self.kinds[f"{source.format}, {source.depth} bit"] += 1
+        self.outputs[format_for(format_, source.format, *image.gray.shape, image.gray.dtype)[0]] += 1
+        self.conversions[source.conversion] += 1
+        self.warnings.update({warning.split(":")[0] for warning in image.warnings})
+        if view.halftone:
+            self.warnings["halftone"] += 1
+        self.megapixels.append(image.gray.size / 1e6)
+
+    def to_json(self) -> dict[str, Any]:
+        counters = {name: dict(value) for name, value in vars(self).items() if isinstance(value, Counter)}
+        return {"looked_at": self.looked_at, **counters, "examples": self.examples, "megapixels": self.sizes()}
+
+    def sizes(self) -> dict[str, float]:
+        """Smallest, median and largest, in megapixels."""
+        if not self.megapixels:
+            return {}
+        values = {"smallest": min, "median": np.median, "largest": max}
+        return {name: round(float(function(self.megapixels)), 2) for name, function in values.items()}
+
+    def lines(self, of: int) -> Iterable[str]:
+        """What to tell a person; `of` is the manifest's number of rows."""
+
+        def listed(counts: Counter[str]) -> str:
+            return ", ".join(f"{count} x {name}" for name, count in counts.most_common())
+
+        yield f"looked at {self.looked_at} of {of} images: {self.problems.total()} would not be colorized"
+        if self.kinds:
+            sizes = self.sizes()
+            yield f"  they are     {listed(self.kinds)}"
+            yield f"  sizes        {sizes['smallest']} to {sizes['largest']} megapixels, median {sizes['median']}"
+            yield f"  gray values  {listed(self.conversions)}"
+            yield f"  come back as {listed(self.outputs)}"
+        if self.warnings:
+            yield f"  warnings     {listed(self.warnings)}"
+        for kind, count in self.problems.most_common():
+            row_id, message = self.examples[kind]
+            yield f"  {kind}: {count}, for example {row_id}: {message}"

@@ -1,0 +1,78 @@
+"""Training states on their way to the output store: in the background, two kept for each fit."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from diffcolor.checkpoint import Checkpoint, from_bytes, to_bytes
+from diffcolor.colorize import STAGES
+from diffcolor.errors import CheckpointError
+from pipelines.errors import StoreError
+from pipelines.store.store import Store
+
+WORK = "_engine/checkpoints"
+
+
+class Checkpoints:
+    """`_engine/checkpoints/<fit key>/0` and `1`, written in turn: a writer that dies, or a damaged object, leaves the
+    other.
+
+    Args:
+        log: called with an event's name and facts.
+    """
+
+    def __init__(self, store: Store, log: Callable[..., None]) -> None:
+        self.store, self.log = store, log
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
+        self._upload: Future | None = None
+        self._slot: dict[str, int] = {}
+
+    def load(self, fit_key: str) -> Checkpoint | None:
+        """The furthest state of a fit; None without a whole one."""
+        found = {}
+        for slot in (0, 1):
+            try:
+                found[slot] = from_bytes(self.store.read(_key(fit_key, slot)), fit_key)
+            except FileNotFoundError:
+                continue
+            except CheckpointError as error:
+                self.log("checkpoint_refused", fit=fit_key[:12], slot=slot, reason=str(error))
+        if not found:
+            return None
+        slot = max(found, key=lambda slot: (STAGES.index(found[slot].stage), found[slot].step))
+        self._slot[fit_key] = 1 - slot
+        return found[slot]
+
+    def save(self, states: Sequence[tuple[str, Checkpoint]]) -> bool:
+        """Stores (fit key, state) pairs in the background; skipped, and False, while the last ones are on their way."""
+        if self._upload is not None and not self._upload.done():
+            self.log("checkpoint_skipped", reason="the one before is still being uploaded")
+            return False
+        self._upload = self._thread.submit(self._put, states)
+        return True
+
+    def _put(self, states: Sequence[tuple[str, Checkpoint]]) -> None:
+        for fit_key, state in states:
+            slot = self._slot.get(fit_key, 0)
+            try:
+                self.store.write(_key(fit_key, slot), to_bytes(state, fit_key))
+            except StoreError as error:  # training goes on: at worst more is done again
+                self.log("checkpoint_failed", fit=fit_key[:12], reason=str(error))
+                continue
+            self._slot[fit_key] = 1 - slot
+            self.log("checkpoint", fit=fit_key[:12], stage=state.stage, step=state.step)
+
+    def wait(self) -> None:
+        """Until nothing is on its way."""
+        if self._upload is not None:
+            self._upload.result()
+
+    def drop(self, fit_keys: Sequence[str]) -> None:
+        """Removes the states of fits that are stored."""
+        self.wait()
+        self.store.delete([_key(fit_key, slot) for fit_key in fit_keys for slot in (0, 1)])
+        for fit_key in fit_keys:
+            self._slot.pop(fit_key, None)
+
+
+def _key(fit_key: str, slot: int) -> str:
+    return f"{WORK}/{fit_key[:2]}/{fit_key}/{slot}.checkpoint"

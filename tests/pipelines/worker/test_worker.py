@@ -1,0 +1,235 @@
+"""The worker as a plain class: one result per row whatever happens."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffcolor.artifact import to_bytes
+from manifests.read import read_rows
+from pipelines.errors import StoreError
+from pipelines.ledger.results import ResultRow
+from pipelines.ledger.task import Place, Task
+from pipelines.store.store import Store
+from pipelines.worker import worker as worker_module
+from pipelines.worker.worker import Worker
+from tests.conftest import write_manifest, write_picture
+from tests.scans import BAD, GRAY, SKIPPED, encoded
+
+
+@pytest.fixture
+def worker(spec):
+    return Worker(spec)
+
+
+def tasks(path, rows):
+    manifest = write_manifest(path / "m.parquet", rows)
+    plan = hashlib.sha256(repr(rows).encode()).hexdigest()[:8]  # other rows, another plan
+    return [
+        Task(row=row, row_digest=row.id, place=Place(plan=plan, shard=0, generation=0, row=number))
+        for number, row in enumerate(read_rows(manifest))
+    ]
+
+
+def row(row_id, **more):
+    return {"id": row_id, "image": f"{row_id}.png", "caption": "a photo of a barn", **more}
+
+
+def test_rows_of_several_sizes_and_prompts_are_finished_together(worker, tmp_path):
+    write_picture(tmp_path / "a.png", 1)
+    write_picture(tmp_path / "b.png", 2, height=70, width=140)
+    write_picture(tmp_path / "c.png", 3)
+    rows = [row("a", target_prompts=["a red barn", "a green barn"]), row("b"), row("c", seed=5)]
+    results = {one.id: one for one in worker.process(tasks(tmp_path, rows))}
+    assert {key: one.status for key, one in results.items()} == dict.fromkeys("abc", "ok")
+    assert [output.prompt for output in results["a"].outputs] == ["a red barn", "a green barn"]
+    assert (results["b"].width, results["b"].height) == (140, 70)
+    for one in results.values():
+        with Image.open(tmp_path / one.image.removeprefix(f"file://{tmp_path}/")) as scan:
+            gray = np.asarray(scan)
+        for key in (one.primary_image, *(output.image for output in one.outputs)):
+            with Image.open(tmp_path / "out" / key) as image:
+                assert np.array_equal(np.asarray(image.convert("L")), gray)
+                assert np.asarray(image).std(axis=-1).max() > 0, "no colour at all"
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_image_is_its_own_result_and_its_neighbour_is_finished(worker, tmp_path, kind):
+    (tmp_path / "bad.png").write_bytes(BAD[kind])
+    write_picture(tmp_path / "good.png", 1)
+    bad, good = sorted(worker.process(tasks(tmp_path, [row("bad"), row("good")])), key=lambda one: one.id)
+    assert good.status == "ok"
+    assert bad.status == ("skipped" if kind in SKIPPED else "failed")
+    assert bad.error_kind == kind
+    assert not bad.outputs
+    assert bad in worker.ledger.records(tasks(tmp_path, [row("bad"), row("good")])[0].place.plan, 0, 0).values()
+
+
+def test_missing_and_changed_inputs_are_named(worker, tmp_path):
+    write_picture(tmp_path / "b.png", 1)
+    missing, changed = worker.process(tasks(tmp_path, [row("a"), row("b", image_sha256="0" * 64)]))
+    assert (missing.error_kind, changed.error_kind) == ("not_found", "input_changed")
+    assert "a.png" in missing.error_message
+
+
+def test_bytes_in_the_manifest_need_no_file(worker, tmp_path):
+    content = encoded(GRAY)
+    rows = [{"id": "a", "image_bytes": content, "caption": "a barn"}]
+    (one,) = worker.process(tasks(tmp_path, rows))
+    assert one.status == "ok"
+    assert one.input_sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_another_target_prompt_trains_nothing(worker, tmp_path):
+    write_picture(tmp_path / "a.png", 1)
+    (first,) = worker.process(tasks(tmp_path, [row("a", target_prompts=["a red barn"])]))
+    (second,) = worker.process(tasks(tmp_path, [row("a", target_prompts=["a red barn", "a blue barn"])]))
+    assert first.trained_steps == 9
+    assert second.trained_steps == 0
+    assert second.artifact == first.artifact
+    assert second.outputs[0].sha256 == first.outputs[0].sha256
+
+
+def test_a_damaged_artifact_is_fitted_again_and_said(worker, tmp_path):
+    write_picture(tmp_path / "a.png", 1)
+    (first,) = worker.process(tasks(tmp_path, [row("a")]))
+    worker.store.write(first.artifact, b"broken")
+    (second,) = worker.process(tasks(tmp_path, [row("a", shelf="another plan")]))
+    assert second.status == "ok"
+    assert second.trained_steps == 9
+    assert "artifact_damaged" in second.warnings[0]
+
+
+def test_a_breakdown_of_the_lockstep_gives_each_row_a_try_alone(worker, tmp_path, monkeypatch):
+    for name in "ab":
+        write_picture(tmp_path / f"{name}.png", 1)
+    real = worker._fit
+
+    def poisoned(jobs):
+        if any(job.task.row.id == "a" for job in jobs):
+            raise RuntimeError("poison")
+        return real(jobs)
+
+    monkeypatch.setattr(worker, "_fit", poisoned)
+    a, b = sorted(worker.process(tasks(tmp_path, [row("a"), row("b")])), key=lambda one: one.id)
+    assert (a.status, a.error_kind, b.status) == ("failed", "internal", "ok")
+    assert "poison" in a.error_message
+
+
+def test_a_result_row_survives_its_record(worker, tmp_path):
+    write_picture(tmp_path / "a.png", 1)
+    (one,) = worker.process(tasks(tmp_path, [row("a")]))
+    assert ResultRow.from_record({**one.to_record(), "attempt": "x"}, carried=False) == one
+
+
+# Failures, stops, resumption -----------------------------------------------------------------------------------------
+
+
+def four(tmp_path) -> list:
+    for name in "abcd":
+        write_picture(tmp_path / f"{name}.png", ord(name))
+    return tasks(tmp_path, [row(name) for name in "abcd"])
+
+
+def test_out_of_memory_halves_the_lockstep_and_the_worker_remembers(spec, tmp_path, monkeypatch):
+    sizes, real = [], worker_module.fit
+
+    def small_gpu(base, judge, scans, config, checkpoints=None):
+        sizes.append(len(scans))
+        if len(scans) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(base, judge, scans, config, checkpoints)
+
+    monkeypatch.setattr(worker_module, "fit", small_gpu)
+    worker = Worker(replace(spec, images_per_step=4))
+    assert {one.status for one in worker.process(four(tmp_path))} == {"ok"}
+    assert sizes == [4, 2, 2]
+    again = tasks(tmp_path, [row(name, seed=9) for name in "abcd"])
+    assert {one.status for one in worker.process(again)} == {"ok"}
+    assert sizes == [4, 2, 2, 2, 2]
+
+
+def test_out_of_memory_alone_is_the_rows_result(worker, tmp_path, monkeypatch):
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(worker_module, "fit", no_memory)
+    assert {one.error_kind for one in worker.process(four(tmp_path))} == {"oom"}
+
+
+def test_a_lost_gpu_ends_the_process(worker, tmp_path, monkeypatch):
+    class Left(BaseException):
+        pass
+
+    def leave(code):
+        raise Left(code)
+
+    def broken(*_):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(worker_module, "fit", broken)
+    monkeypatch.setattr("os._exit", leave)
+    with pytest.raises(Left):
+        worker.process(four(tmp_path))
+
+
+def test_an_image_that_takes_too_long_fails_and_goes_on_when_given_more_time(spec, tmp_path):
+    slow = Worker(replace(spec, timeout_seconds=0.0, checkpoint_seconds=0.0, images_per_step=1))
+    (one,) = slow.process(four(tmp_path)[:1])
+    assert (one.status, one.error_kind) == ("failed", "timeout")
+    assert "color_prior at step 1" in one.error_message
+    again = tasks(tmp_path, [row("a", shelf="another plan")])
+    slow.checkpoints.wait()
+    (two,) = Worker(spec).process(again)
+    assert (two.status, two.resumed_at) == ("ok", "color_prior/1")
+
+
+def test_a_stop_checkpoints_what_cannot_end_and_the_next_worker_goes_on(spec, tmp_path):
+    whole = {one.id: one for one in Worker(replace(spec, output=spec.output + "2")).process(four(tmp_path))}
+    worker = Worker(spec)
+    worker.request_stop(0.0)
+    assert worker.process(four(tmp_path)) == []
+    assert len(worker.store.list("_engine/checkpoints")) == 2, "one lockstep of two was begun"
+    done = {one.id: one for one in Worker(spec).process(four(tmp_path))}
+    assert sorted(one.resumed_at or "" for one in done.values()) == ["", "", "color_prior/1", "color_prior/1"]
+    assert {one.status for one in done.values()} == {"ok"}
+    assert worker.store.list("_engine/checkpoints") == []
+    assert done.keys() == whole.keys()
+
+
+def test_a_stop_lets_end_what_can(spec, tmp_path):
+    worker = Worker(spec)
+    worker.request_stop(600.0)
+    assert len(worker.process(four(tmp_path)[:2])) == 2
+
+
+def test_an_output_store_that_is_gone_is_nobodys_row(worker, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(worker.store, "write", refuse)
+    with pytest.raises(StoreError):
+        worker.process(four(tmp_path))
+    assert worker.store.list("_engine/plans") == []
+
+
+def test_a_loser_uses_the_winners_artifact(spec, tmp_path, monkeypatch):
+    """Two runs that fit one row at once: the second meets the first's artifact when it wants to store its own."""
+    (won,) = Worker(spec).process(four(tmp_path)[:1])
+    late = Worker(spec)
+    look, looks = late._use_artifact, []
+
+    def blind_at_first(job):
+        looks.append(job)
+        if len(looks) > 1:
+            look(job)
+
+    monkeypatch.setattr(late, "_use_artifact", blind_at_first)
+    monkeypatch.setattr(worker_module, "to_bytes", lambda *given: to_bytes(*given) + b" ")  # as another GPU's would
+    (lost,) = late.process(tasks(tmp_path, [row("a", shelf="another plan")]))
+    assert len(looks) == 2
+    assert (lost.status, lost.artifact_sha256) == ("ok", won.artifact_sha256)
+    assert late.store.read(lost.artifact) == Store(spec.output).read(won.artifact)
