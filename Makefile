@@ -11,12 +11,17 @@ demo: $(VENV)/installed
 	$(BIN)/diffcolor-batch submit manifests/demo/demo.parquet --output $(OUTPUT)
 	$(BIN)/diffcolor-batch verify $(OUTPUT)
 
+# Tests that need Ray run one after the other in one process, all others beside them. PYTEST="-n 0 -k NAME" for a few.
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n 2 $(PYTEST)
 
+# Style, types, the direction of imports, and the report's script.
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/oxlint --deny-warnings pipelines/curation/report/page.js
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

@@ -26,16 +26,16 @@ from torch import Tensor
 from benchmarks.validation import Case, photographs, scenes
 from benchmarks.variants import PARTS, Variant, replaced, variants
 from diffcolor import upsample
-from diffcolor.base_model import BaseModel, Judge, load_base_model, load_judge
-from diffcolor.colorize import Scan, anti_color_features, fit, paint
+from diffcolor.colorize import fit, paint
 from diffcolor.config import ANTI_COLOR_PROMPTS, METHOD_VERSION, digest
-from diffcolor.diffusion import encode
 from diffcolor.errors import NonFiniteLossError
 from diffcolor.geometry import working_gray, working_size
 from diffcolor.lora import LoRA, init_lora, stack
 from diffcolor.luminance import chroma_planes, luma, recombine
 from diffcolor.measures import clip_margins, stray_color
+from diffcolor.models import Models, load_models
 from diffcolor.prompts import embed_prompts
+from diffcolor.scan import Scan, ScanBatch
 from manifests.validate import seed_of
 from pipelines.curation.evaluate.figures import against_truth, hint_agreement, mean_ab
 
@@ -56,9 +56,9 @@ class Trained:
 class Bench:
     """The models, the cases, and everything that was computed so far."""
 
-    def __init__(self, base: BaseModel, judge: Judge, cases: Sequence[Case], runs: Path) -> None:
-        self.base, self.judge, self.cases = base, judge, list(cases)
-        self.runs = runs / f"{base.digest[:12]}-{judge.digest[:12]}-{base.device.type}"
+    def __init__(self, models: Models, cases: Sequence[Case], runs: Path) -> None:
+        self.models, self.base, self.judge, self.cases = models, models.base, models.judge, list(cases)
+        self.runs = runs / f"{self.base.digest[:12]}-{self.judge.digest[:12]}-{self.base.device.type}"
         (self.runs / "pictures" / "truth").mkdir(parents=True, exist_ok=True)
         for case in cases:
             Image.fromarray(case.truth).save(self.runs / "pictures" / "truth" / f"{case.id}.png")
@@ -99,33 +99,26 @@ class Bench:
 
     def _train(self, cases: Sequence[Case], variant: Variant) -> list[Trained]:
         scans = [self.scan(case, variant.seed) for case in cases]
-        started, steps, boundary, stage_1 = time.perf_counter(), fit(self.base, self.judge, scans, variant.fit), {}, 0.0
-        while True:
-            try:
-                progress = next(steps)
-            except StopIteration as stop:
-                outcomes = stop.value
-                break
+        started, fitting, boundary, stage_1 = time.perf_counter(), fit(self.models, scans, variant.fit), {}, 0.0
+        for progress in fitting:
             if progress.stage == "embedding" and progress.step == 0:
                 stage_1 = (time.perf_counter() - started) / len(cases)
                 saved = {k: progress.checkpoint(k) for k in range(len(cases))}
                 boundary = {k: LoRA.from_named(one.tensors) for k, one in saved.items() if one}
         seconds = (time.perf_counter() - started) / len(cases)
-        for one in outcomes:
-            if isinstance(one, NonFiniteLossError):
-                raise one
+        for outcome in fitting.outcomes:
+            if isinstance(outcome, NonFiniteLossError):
+                raise outcome
         return [
-            Trained(_with_axis(boundary[k]), one.lora, one.optimized_embeds, seconds, stage_1)
-            for k, one in enumerate(outcomes)
+            Trained(_with_axis(boundary[k]), fitted.lora, fitted.optimized_embeds, seconds, stage_1)
+            for k, fitted in enumerate(fitting.outcomes)
         ]
 
     def paint(self, cases: Sequence[Case], variant: Variant) -> tuple[Tensor, list[float]]:
         """(N, 3, H, W), and seconds of training per picture."""
-        scans = [self.scan(case, variant.seed) for case in cases]
-        gray = torch.stack([scan.gray for scan in scans]).to(self.base.device)
+        batch = ScanBatch.of(self.base, [self.scan(case, variant.seed) for case in cases])
         if variant.prompt == "gray":
-            return gray.expand(-1, 3, -1, -1), [0.0] * len(cases)
-        latents = encode(self.base, gray.expand(-1, 3, -1, -1))
+            return batch.gray.expand(-1, 3, -1, -1), [0.0] * len(cases)
         embeds = embed_prompts(self.base, [prompt_of(case, variant) for case in cases])
         if variant.fit is None:
             lora = stack([init_lora(self.base.unet, 1, [torch.Generator().manual_seed(0)]) for _ in cases])
@@ -137,7 +130,7 @@ class Bench:
             if variant.after == "in_context":
                 e_opt = torch.stack([one.optimized_embeds for one in trained]).to(self.base.device)
                 embeds = (1 - variant.eta) * e_opt + variant.eta * embeds
-        return paint(self.base, lora, scans, gray, latents, embeds, variant.sample), seconds
+        return paint(self.base, lora, batch, embeds, variant.sample), seconds
 
     def made_by(self, variant: Variant) -> bytes:
         """What figures depend on. Defaults are left out, that a new field leaves the others' figures valid.
@@ -186,7 +179,8 @@ class Bench:
     def margins(self, cases: Sequence[Case], variant: Variant, pictures: Tensor) -> list[float]:
         """What the judge thinks of the pictures and their prompts."""
         positive = self.judge.text_features([prompt_of(case, variant) for case in cases])
-        negatives = anti_color_features(self.judge, [self.scan(case) for case in cases])
+        batch = ScanBatch.of(self.base, [self.scan(case) for case in cases])
+        negatives = batch.anti_color_features(self.judge)
         return clip_margins(self.judge.image_features(pictures.to(self.judge.device)), positive, negatives).tolist()
 
 
@@ -265,8 +259,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[""], help="beginnings of names")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    base, judge = load_base_model(arguments.base_model, arguments.device), load_judge(arguments.judge, arguments.device)
-    bench = Bench(base, judge, photographs(arguments.photographs) + scenes(arguments.stamps), arguments.runs)
+    models = load_models(arguments.base_model, arguments.judge, arguments.device)
+    bench = Bench(models, photographs(arguments.photographs) + scenes(arguments.stamps), arguments.runs)
     known = variants(arguments.base_model)
     bench.forget_stale(known)
     for variant in known:

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import torch
 
-from diffcolor.base_model import load_base_model, load_judge
-from diffcolor.colorize import Fitted, Scan, fit, recolor
-from diffcolor.config import ANTI_COLOR_PROMPTS, PRESETS
+from diffcolor.colorize import Fitted, fit, recolor
+from diffcolor.config import ANTI_COLOR_PROMPTS, PRESETS, FitConfig
+from diffcolor.models import Models, load_models
+from diffcolor.scan import Scan
 
 
 def scan(seed: int, size: tuple[int, int]) -> Scan:
@@ -21,35 +22,30 @@ def scan(seed: int, size: tuple[int, int]) -> Scan:
     return Scan(gray=gray, context_prompt="a photo of a barn", anti_color_prompts=ANTI_COLOR_PROMPTS, seed=seed)
 
 
-def fitted(base, judge, scans, config) -> tuple[list[Fitted], float]:
+def fitted(models: Models, scans: list[Scan], config: FitConfig) -> tuple[list[Fitted], float]:
     """The fits, and seconds per image."""
-    started, steps = time.perf_counter(), fit(base, judge, scans, config)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value, (time.perf_counter() - started) / len(scans)
+    started = time.perf_counter()
+    return fit(models, scans, config).outcomes, (time.perf_counter() - started) / len(scans)
 
 
 def main(k: int) -> None:
     """Prints seconds per image and their ratios, without early stopping."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    base, judge = load_base_model(device=device), load_judge(device=device)
+    models = load_models(device=device)
     preset = PRESETS["balanced"]
     config = replace(preset.fit, plateau_window=0)
-    side = round(base.training_area**0.5)
+    side = round(models.base.training_area**0.5)
     fitted(
-        base,
-        judge,
+        models,
         [scan(0, (side, side))],
         replace(config, color_prior_steps=2, embedding_steps=1, in_context_steps=1),
     )
-    (one,), alone = fitted(base, judge, [scan(0, (side, side))], config)
-    _, together = fitted(base, judge, [scan(seed, (side, side)) for seed in range(k)], config)
+    (one,), alone = fitted(models, [scan(0, (side, side))], config)
+    _, together = fitted(models, [scan(seed, (side, side)) for seed in range(k)], config)
     started = time.perf_counter()
-    recolor(base, judge, [(one, "a photo of a red barn")], preset)
+    recolor(models, [(one, "a photo of a red barn")], preset)
     sampling = time.perf_counter() - started
-    print(f"{device}, {base.name}, balanced without early stopping, {side} x {side}")
+    print(f"{device}, {models.base.name}, balanced without early stopping, {side} x {side}")
     print(f"training, one image:       {alone:6.1f} s")
     print(f"training, {k} in lockstep:   {together:6.1f} s per image, {alone / together:.2f} times the rate of one")
     print(f"recolour, one prompt:      {sampling:6.1f} s, {sampling / alone:.3f} of one image's training")

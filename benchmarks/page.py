@@ -49,9 +49,10 @@ def make_page(path: Path, megapixels: float) -> None:
 def compose(path: Path) -> dict:
     """The page as a worker composes it, once decoded: written, read back, compared; and the least any tool needs."""
     from diffcolor.luminance import Reductions
-    from pipelines.images.formats.write import Form, write
+    from pipelines.images.formats.codecs import write
     from pipelines.images.gray import decode_gray
     from pipelines.images.paint import check_luma, painted
+    from pipelines.images.picture_format import PictureFormat
     from pipelines.images.view import View
 
     marks = {"libraries": time.monotonic()}
@@ -63,7 +64,7 @@ def compose(path: Path) -> dict:
     view.gray(512, 384)
     marks["view"] = time.monotonic()
     chroma = np.random.default_rng(0).normal(0, 0.1, (512, 384, 2)).astype(np.float32)
-    form = Form(
+    form = PictureFormat(
         format="tiff",
         height=image.gray.shape[0],
         width=image.gray.shape[1],

@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from diffcolor.config import PRESETS  # noqa: E402
-from pipelines.job import JobRequest, JobSpec  # noqa: E402
-from pipelines.ledger.identity import Models  # noqa: E402
+from diffcolor.models import ModelIdentity  # noqa: E402
+from pipelines.job import JobRequest, JobSpec, WorkerProgress  # noqa: E402
 from pipelines.ledger.ledger import Ledger  # noqa: E402
 from pipelines.ledger.results import OK, ResultRow  # noqa: E402
 from pipelines.ledger.task import Task, blank_result  # noqa: E402
@@ -36,7 +36,7 @@ from pipelines.store.store import Store  # noqa: E402
 class NoopWorker:
     """Commits every row as ok, as a real worker would, and does nothing else."""
 
-    models = Models(base_model="none", base_model_digest="0", judge="none", judge_digest="0")
+    identity = ModelIdentity(base_model="none", base_model_digest="0", judge="none", judge_digest="0")
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
@@ -48,13 +48,13 @@ class NoopWorker:
         """One conditional create per row."""
         rows = []
         for task in tasks:
-            row = replace(blank_result(task, self.spec, self.models), status=OK, seconds=0.001)
+            row = replace(blank_result(task, self.spec, self.identity), status=OK, seconds=0.001)
             rows.append(self.ledger.commit(task.place, row, uuid.uuid4().hex))
             self.done += 1
         return rows
 
-    def progress(self) -> dict:
-        return {"stage": "no-op", "ids": [], "ticks": self.done}
+    def progress(self) -> WorkerProgress:
+        return WorkerProgress(stage="no-op", ticks=self.done)
 
     def request_stop(self, seconds: float) -> None:
         """Rows take no time: those in hand end."""
@@ -79,13 +79,13 @@ def drive(manifest: str, output: str, images_per_step: int) -> None:
     """One run; prints its own figures as JSON."""
     from pipelines.driver.run import run_job
 
-    started, seen, stores, initialize = time.monotonic(), {}, [], Store.__init__
+    started, seen, requests, do = time.monotonic(), {}, Counter(), Store._do
 
-    def initialize_and_remember(store: Store, *arguments, **options) -> None:
-        initialize(store, *arguments, **options)
-        stores.append(store)
+    def do_and_count(store: Store, verb: str, *arguments):
+        requests[verb] += 1  # the driver's, tries again not counted; a worker adds one for each row
+        return do(store, verb, *arguments)
 
-    Store.__init__ = initialize_and_remember
+    Store._do = do_and_count
 
     def watch(snapshot) -> None:
         seen.setdefault("before", snapshot.done)
@@ -104,7 +104,6 @@ def drive(manifest: str, output: str, images_per_step: int) -> None:
         manifest=manifest, spec=spec, workers=2, cpus_per_worker=1, worker="benchmarks.scale:NoopWorker"
     )
     snapshot = run_job(request, watch)
-    requests = sum((store.requests for store in stores), Counter())  # the driver's; a worker adds one for each row
     figures = {"seconds": time.monotonic() - started, "rows": snapshot.rows, "ok": snapshot.ok, "requests": requests}
     print(json.dumps({**figures, **seen}))
 
@@ -130,7 +129,7 @@ def run(arguments: argparse.Namespace, kill_at: float | None) -> dict:
         time.sleep(2.0)
         memory.append(resident(driver.pid))
         try:
-            share = status(store)["ok"] / arguments.rows
+            share = status(store).ok / arguments.rows
         except FileNotFoundError:
             continue
         for mark in (0.1, 0.5, 0.9):

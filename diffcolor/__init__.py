@@ -1,1 +1,1 @@
-"""DiffColor (arXiv 2308.01655) on images in memory: two stages, alignment, exact luminance. No Ray, no I/O."""
+"""DiffColor (arXiv 2308.01655) on images in memory: two training stages, alignment, exact luminance. No Ray, no I/O."""

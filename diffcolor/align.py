@@ -1,7 +1,7 @@
-"""Spatial alignment: the sample's chroma brought to where the scan has the same structure.
+"""Spatial alignment: moves the sample's chroma to where the scan has the same structure.
 
-The paper warps a sample by correspondence and then repaints it; the repainting moves the luminance, so we keep the
-correspondence and take chroma alone. Matching is of luminance patches within a small window: luminance-consistent
+The paper warps a sample by correspondence and then repaints it. Repainting changes the luminance, so we keep the
+correspondence and take chroma alone. Luminance patches are matched within a small window, because luminance-consistent
 sampling leaves only small shifts to repair.
 """
 
@@ -13,10 +13,10 @@ from diffcolor.luminance import replace_luma, soft_luma
 
 GRID = 96  # cells on the long side at which correspondence is searched
 PATCH = 7  # cells
-REACH = 4  # cells, each way
+REACH = 4  # cells, in each direction
 TEMPERATURE = 0.01  # of the softmax over patch similarities, as in the authors' notebooks
-_CONTRAST_FLOOR = 0.02  # luminance below which a patch counts as flat and stays where it is
-_PRIOR_SIGMA = 1.0  # cells: of two equal matches the nearer wins
+_CONTRAST_FLOOR = 0.02  # luminance contrast below which a patch counts as flat and stays in place
+_PRIOR_SIGMA = 1.0  # cells: of two equal matches the nearer one wins
 
 
 def _patch_features(luminance: Tensor) -> Tensor:
@@ -28,13 +28,13 @@ def _patch_features(luminance: Tensor) -> Tensor:
 
 
 def correspondence(sample_luma: Tensor, gray: Tensor) -> Tensor:
-    """Where in the sample each place of the scan is found.
+    """Where in the sample each pixel of the scan has its match.
 
     Args:
         sample_luma, gray: (N, 1, H, W) in [0, 1].
 
     Returns:
-        (N, 2, H, W): displacement (x, y) in pixels of the working picture; 0 = same place.
+        (N, 2, H, W): displacement (x, y) in pixels of the working picture; 0 = same position.
     """
     height, width = gray.shape[-2:]
     cell = max(1, -(-max(height, width) // GRID))
@@ -44,18 +44,18 @@ def correspondence(sample_luma: Tensor, gray: Tensor) -> Tensor:
     offsets = [(dx, dy) for dy in range(-REACH, REACH + 1) for dx in range(-REACH, REACH + 1)]
     scores = []
     for dx, dy in offsets:
-        found = of_sample[..., REACH + dy : REACH + dy + size[0], REACH + dx : REACH + dx + size[1]]
+        shifted = of_sample[..., REACH + dy : REACH + dy + size[0], REACH + dx : REACH + dx + size[1]]
         prior = (dx * dx + dy * dy) / (2 * _PRIOR_SIGMA**2)
-        scores.append((of_scan * found).sum(1) / TEMPERATURE - prior)
+        scores.append((of_scan * shifted).sum(1) / TEMPERATURE - prior)
     weights = torch.stack(scores, 1).softmax(1)
-    # A flat patch matches everything; its weights follow the prior, which is centred: it stays in place.
+    # A flat patch matches everywhere alike, so its weights follow the prior, which is centred, and it stays in place.
     table = torch.tensor(offsets, dtype=weights.dtype, device=weights.device)
     flow = torch.einsum("nkhw,kd->ndhw", weights, table) * cell
     return F.interpolate(flow, (height, width), mode="bilinear", align_corners=False)
 
 
 def warp(picture: Tensor, flow: Tensor) -> Tensor:
-    """Looks up `picture` (N, C, H, W) at each place plus `flow` (N, 2, H, W), bilinearly, edges replicated."""
+    """Samples `picture` (N, C, H, W) bilinearly at each pixel's position plus `flow` (N, 2, H, W); edges replicated."""
     height, width = picture.shape[-2:]
     y, x = torch.meshgrid(
         torch.arange(height, device=flow.device), torch.arange(width, device=flow.device), indexing="ij"

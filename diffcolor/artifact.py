@@ -1,4 +1,4 @@
-"""The few MB that recolour an image months later: one safetensors file per fitted image."""
+"""A fitted image as a safetensors file of a few MB, from which it can be recoloured at any later time."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,22 +8,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from diffcolor.base_model import BaseModel
-from diffcolor.colorize import Fitted, Scan
+from diffcolor.colorize import Fitted
 from diffcolor.errors import ArtifactError
 from diffcolor.lora import from_diffusers, to_diffusers
+from diffcolor.scan import Scan
 
 FORMAT_VERSION = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactRecord:
-    """The artifact's metadata: what it was made from and for.
+    """An artifact's metadata: the models, settings, prompts and scan of the fit.
 
     Attributes:
         height, width: working size, pixels.
         gray_sha256: of the decoded gray array that was fitted.
         primary_image: key of stage 1's picture, which holds the exact gray scan as its luma.
-        primary_preview: key of a small one to look at.
+        primary_preview: key of its preview.
     """
 
     base_model: str
@@ -44,7 +45,7 @@ def to_bytes(fitted: Fitted, record: ArtifactRecord) -> bytes:
     """One safetensors file: the LoRA under diffusers' names, `optimized_embeds` (T, D), and the record as metadata."""
     tensors = {**to_diffusers(fitted.lora), "optimized_embeds": fitted.optimized_embeds.float().contiguous().cpu()}
     facts = {"version": FORMAT_VERSION, **asdict(record)}
-    # One key: safetensors writes several in random order, and the same fit is to give the same bytes.
+    # One key alone: safetensors writes several in random order, and the same fit must give the same bytes.
     return save(tensors, metadata={"diffcolor": json.dumps(facts)})
 
 

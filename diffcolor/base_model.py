@@ -1,4 +1,4 @@
-"""The pretrained models that an image is adapted on: a Stable-Diffusion-shaped base and a CLIP judge."""
+"""The pretrained model, of Stable Diffusion's architecture, that is adapted to each image."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,23 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffcolor.config import MINI
 from diffcolor.errors import BaseModelError
-
-MINI = "mini"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModel:
-    """A Stable-Diffusion-1.x/2.x-shaped model. All weights are frozen; adapters are attached per image.
+    """A model with the architecture of Stable Diffusion 1.x or 2.x. All weights are frozen; adapters are attached per
+    image.
 
     Attributes:
         unet: UNet2DConditionModel. vae: AutoencoderKL or AutoencoderTiny. text_encoder, tokenizer: CLIP's.
         scheduler: DDIMScheduler made from the folder's own scheduler config.
         digest: sha256 (hex) over every weight file's path and sha256.
-        precision: dtype of the U-Net's matrix products; parameters that train stay float32.
+        precision: dtype of the U-Net's matrix products; trained parameters stay float32.
     """
 
     unet: Any
@@ -50,7 +49,7 @@ class BaseModel:
 
     @property
     def training_area(self) -> int:
-        """Pixels of the square picture that the base was trained on."""
+        """Area, in pixels, of the pictures that the base was trained on."""
         size = self.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return height * width * self.latent_factor**2
@@ -59,31 +58,6 @@ class BaseModel:
     def alphas_cumprod(self) -> Tensor:
         """(num_train_timesteps,) float32."""
         return self.scheduler.alphas_cumprod
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judge:
-    """An open_clip model: says how near a picture is to a text."""
-
-    model: nn.Module
-    tokenize: Any
-    image_size: tuple[int, int]
-    mean: Tensor
-    std: Tensor
-    name: str
-    digest: str
-    device: torch.device
-
-    def image_features(self, rgb: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] to (N, D), unit norm; differentiable."""
-        # The decoded image is mapped to [0, 1] once (the authors' notebooks did it twice, washing it out).
-        resized = F.interpolate(rgb, self.image_size, mode="bicubic", antialias=True).clamp(0, 1)
-        return F.normalize(self.model.encode_image((resized - self.mean) / self.std).float(), dim=-1)
-
-    @torch.no_grad()
-    def text_features(self, prompts: list[str]) -> Tensor:
-        """N prompts to (N, D), unit norm."""
-        return F.normalize(self.model.encode_text(self.tokenize(prompts).to(self.device)).float(), dim=-1)
 
 
 def embedded_folder(part: str) -> Path:
@@ -101,11 +75,12 @@ def weights_digest(folder: Path) -> tuple[str, dict[str, str]]:
 
 
 def resolve_device(device: str) -> str:
-    """ "auto" is CUDA where there is any, else the CPU; everything else is itself."""
+    """Replaces "auto" by "cuda" where a GPU is available, else by "cpu"; other names are returned unchanged."""
     return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _freeze(module: nn.Module, device: torch.device) -> nn.Module:
+def freeze(module: nn.Module, device: torch.device) -> nn.Module:
+    """Moves a module to the device in float32 and evaluation mode, its parameters excluded from training."""
     return module.float().to(device).eval().requires_grad_(False)
 
 
@@ -144,64 +119,17 @@ def load_base_model(
         )
         parts = {part: getattr(pipeline, part) for part in ("unet", "vae", "text_encoder", "tokenizer")}
         scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False, thresholding=False)
-    except Exception as error:  # a library's many ways to say that a folder is not what it should be
+    except Exception as error:  # diffusers raises many types for an unsuitable folder
         raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
     if scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
         raise BaseModelError(name, f"prediction_type {scheduler.config.prediction_type!r}, not epsilon or v_prediction")
     if parts["unet"].config.in_channels != parts["vae"].config.latent_channels:
         raise BaseModelError(name, "the U-Net does not take the VAE's latents alone (an inpainting model?)")
     return BaseModel(
-        **{
-            part: _freeze(module, device) if isinstance(module, nn.Module) else module for part, module in parts.items()
-        },
+        **{part: freeze(module, device) if isinstance(module, nn.Module) else module for part, module in parts.items()},
         scheduler=scheduler,
         name=name,
         digest=weights_digest(folder)[0],
         device=device,
         precision=precision or (torch.bfloat16 if device.type == "cuda" else torch.float32),
     )
-
-
-def load_judge(name: str = MINI, device: str | torch.device = "cpu") -> Judge:
-    """Loads the CLIP judge: `mini`, a local open_clip folder (config and weights), or `MODEL:TAG` of open_clip.
-
-    Raises:
-        BaseModelError: it cannot be loaded.
-    """
-    import open_clip
-
-    device = torch.device(device)
-    folder = embedded_folder("judge") if name == MINI else Path(name)
-    local = folder.is_dir()
-    model_name, _, tag = (f"local-dir:{folder}", "", "") if local else name.partition(":")
-    try:
-        if not local and not tag:
-            raise ValueError("give a local open_clip folder, or MODEL:TAG such as ViT-B-32:openai")
-        if local and not list(folder.glob("*.safetensors")):
-            raise ValueError("the folder holds no .safetensors weights")
-        model = open_clip.create_model(model_name, pretrained=tag or None, device=device, require_pretrained=True)
-        tokenize = open_clip.get_tokenizer(model_name)
-    except Exception as error:
-        raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
-    preprocess = model.visual.preprocess_cfg
-    size = preprocess["size"]
-    state = model.state_dict()
-    return Judge(
-        model=_freeze(model, device),
-        tokenize=tokenize,
-        image_size=(size, size) if isinstance(size, int) else tuple(size),
-        mean=torch.tensor(preprocess["mean"], device=device).view(3, 1, 1),
-        std=torch.tensor(preprocess["std"], device=device).view(3, 1, 1),
-        name=name,
-        digest=weights_digest(folder)[0] if local else _state_digest(state),
-        device=device,
-    )
-
-
-def _state_digest(state: dict[str, Tensor]) -> str:
-    """sha256 over named tensors, for weights that came from a library's own cache."""
-    sha = hashlib.sha256()
-    for name in sorted(state):
-        sha.update(name.encode())
-        sha.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()

@@ -1,4 +1,4 @@
-"""One image in the middle of its training, as bytes: what a killed job goes on from."""
+"""The training state of one image as bytes, from which a killed job resumes."""
 
 import hashlib
 import json
@@ -18,10 +18,10 @@ _DIGEST_BYTES = 32
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An image between two steps: adapters, embedding, optimizer moments, random stream, losses so far.
+    """An image between two training steps: adapters, embedding, optimizer moments, random stream, losses so far.
 
-    Training that goes on from here gives the values that undisturbed training gives: the same bits with the same
-    kernels. `tensors` are on the CPU; joined ones have the image axis in front.
+    Resumed training gives the same values as uninterrupted training, bit for bit with the same kernels. `tensors` are
+    on the CPU; in a joined checkpoint they have a leading image axis.
     """
 
     stage: str
@@ -30,21 +30,26 @@ class Checkpoint:
 
 
 def join(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
-    """Images at one stage and step, to be trained on together."""
-    (point,) = {(one.stage, one.step) for one in checkpoints}
+    """Joins images at the same stage and step, to be trained together."""
+    ((stage, step),) = {(checkpoint.stage, checkpoint.step) for checkpoint in checkpoints}
     names = checkpoints[0].tensors
-    return Checkpoint(*point, {name: torch.stack([one.tensors[name] for one in checkpoints]) for name in names})
+    tensors = {name: torch.stack([checkpoint.tensors[name] for checkpoint in checkpoints]) for name in names}
+    return Checkpoint(stage, step, tensors)
 
 
 def to_bytes(checkpoint: Checkpoint, fit_key: str) -> bytes:
-    """safetensors, then the sha256 of it."""
+    """A safetensors file, followed by its sha256."""
     facts = {"checkpoint": FORMAT_VERSION, "fit_key": fit_key, "stage": checkpoint.stage, "step": str(checkpoint.step)}
     content = save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}, metadata=facts)
     return content + hashlib.sha256(content).digest()
 
 
 def from_bytes(content: bytes, fit_key: str) -> Checkpoint:
-    """Raises CheckpointError: damaged, of another format, or of another fit. Nothing is unpickled."""
+    """The inverse of `to_bytes`. Nothing is unpickled.
+
+    Raises:
+        CheckpointError: damaged, of another format version, or of another fit.
+    """
     content, expected = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if hashlib.sha256(content).digest() != expected:
         raise CheckpointError("damaged: its sha256 differs")

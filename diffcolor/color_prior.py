@@ -3,49 +3,48 @@
 from collections.abc import Generator
 
 import torch
-from torch import Tensor
 
-from diffcolor.base_model import BaseModel, Judge
 from diffcolor.config import FitConfig
 from diffcolor.diffusion import add_noise, decode, denoise, predict_original, training_target
 from diffcolor.lockstep import Lockstep, Progress
-from diffcolor.lora import LoRA, attached_lora
+from diffcolor.lora import attached_lora
 from diffcolor.losses import contrastive_loss, denoising_loss
 from diffcolor.luminance import replace_luma
+from diffcolor.models import Models
+from diffcolor.prompts import embed_prompts
+from diffcolor.scan import ScanBatch
+from diffcolor.training_state import TrainingState
+
+STAGE = "color_prior"
 
 
 def find_color_prior(
-    base: BaseModel,
-    judge: Judge,
-    lora: LoRA,
-    gray: Tensor,
-    latents: Tensor,
-    context_embeds: Tensor,
-    positive: Tensor,
-    negatives: Tensor,
-    stage: Lockstep,
-    config: FitConfig,
-) -> Generator[Progress, None, None]:
-    """Trains `lora` in place until the base paints the scan in the colours that its caption calls for.
+    models: Models, batch: ScanBatch, state: TrainingState, config: FitConfig
+) -> Generator[Progress, None, TrainingState]:
+    """Trains the adapters on `L = lambda * L_con + L_dif`, so that the base paints each scan in the colours of its
+    context prompt.
 
-    Args:
-        gray: (K, 1, H, W) in [0, 1], working size.
-        latents: (K, C, h, w), the gray pictures' latents.
-        context_embeds: (K, T, D).
-        positive, negatives: (K, D) and (K, N, D), the judge's unit-norm text features.
+    Returns:
+        The state, its `lora` trained in place.
     """
-    stage.train(lora.named(), config.color_prior_learning_rate)
+    if state.is_past(STAGE):
+        return state
+    base, judge, latents = models.base, models.judge, batch.latents
+    context_embeds = embed_prompts(base, batch.context_prompts)
+    positive, negatives = judge.text_features(batch.context_prompts), batch.anti_color_features(judge)
     signal_share = base.alphas_cumprod.to(base.device)
+    stage = Lockstep(STAGE, base, batch, state, config)
+    stage.train(state.lora.named())
     for _ in stage.steps():
         timesteps, noise = stage.draw(latents)
         x_t = add_noise(base, latents, noise, timesteps)
-        with attached_lora(base.unet, lora):
+        with attached_lora(base.unet, state.lora):
             model_output = denoise(base, x_t, timesteps, context_embeds)
         rgb = decode(base, predict_original(base, x_t, model_output, timesteps))
         # Departs from the paper: the judge sees the predicted chroma on the scan's own luminance, because that is
-        # what we keep; its gradient then moves colour alone. Predictions from almost pure noise say little about
+        # what we keep; its gradient then changes colour alone. Predictions from almost pure noise say little about
         # this picture, so the loss is weighted with the share of signal in x_t.
-        features = judge.image_features(replace_luma(rgb, gray))
+        features = judge.image_features(replace_luma(rgb, batch.gray))
         loss_con = signal_share[timesteps] * contrastive_loss(features, positive, negatives, config.temperature)
         if config.denoising_target == "prior":
             with torch.no_grad():
@@ -55,3 +54,4 @@ def find_color_prior(
         loss_dif = denoising_loss(model_output, target)
         stage.update(config.contrastive_weight * loss_con + loss_dif)
         yield stage.progress(contrastive=loss_con, denoising=loss_dif)
+    return state

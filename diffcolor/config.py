@@ -1,10 +1,10 @@
-"""Every number of the method, in frozen dataclasses. The digest names a configuration."""
+"""All parameters of the method, in frozen dataclasses. `digest` identifies a configuration."""
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Literal
 
 # arXiv 2308.01655, stage 1; wording of the authors' public notebooks.
 ANTI_COLOR_PROMPTS = (
@@ -15,7 +15,21 @@ ANTI_COLOR_PROMPTS = (
     "a picture with scratches",
 )
 
-# Raised by hand whenever the same configuration may give other pixels.
+MINI = "mini"  # the name of the embedded models
+
+
+class Preset(StrEnum):
+    """Names of the presets."""
+
+    paper = "paper"
+    balanced = "balanced"
+    draft = "draft"
+
+
+# The stages of a fit in their order; the second and third are the two parts of the paper's stage 2.
+STAGES = ("color_prior", "embedding", "in_context")
+
+# Raised by hand whenever the same configuration may give different pixels.
 METHOD_VERSION = 2
 
 
@@ -59,12 +73,12 @@ class FitConfig:
         lora_rank: rank of every adapted linear layer.
         contrastive_weight: lambda of `L = lambda * L_con + L_dif`.
         temperature: tau of the contrastive loss, on cosines.
-        denoising_target: what `L_dif` of stage 1 asks for: "gray", the noise that was added to the gray latents (the
-            paper), which pulls colours towards none; or "prior", what the base predicts there without adapters, which
-            holds them where the base has them (ours).
+        denoising_target: target of `L_dif` in stage 1. "gray" (the paper) is the noise that was added to the gray
+            latents, which pulls the picture towards gray; "prior" (ours) is the base's own prediction without
+            adapters, which keeps the colours that the base would give.
         anti_color_prompts: the negatives; a row may bring its own.
-        timesteps: from which t is drawn: "all" (the paper), or those that "sampling" passes at the strength of
-            `primary` (ours): what is learned elsewhere is never used.
+        timesteps: the range of t in training. "all" (the paper), or "sampling" (ours): only the timesteps that sampling
+            passes at the strength of `primary`, because what is learned at others is never used.
         plateau_window: a stage ends for an image when its mean loss over this many steps is no longer
             `plateau_improvement` better (relative) than over the window before; 0 never stops early.
         primary: how the primary colour image is sampled between the stages.
@@ -98,14 +112,34 @@ class FitConfig:
         _require(self.timesteps in ("all", "sampling"), f'timesteps is {self.timesteps!r}, must be "all" or "sampling"')
         _require(bool(self.anti_color_prompts), "anti_color_prompts is empty: the contrastive loss needs a negative")
 
+    def steps(self, stage: str) -> int:
+        """The budget of one of `STAGES`."""
+        return {
+            "color_prior": self.color_prior_steps,
+            "embedding": self.embedding_steps,
+            "in_context": self.in_context_steps,
+        }[stage]
+
+    def learning_rate(self, stage: str) -> float:
+        """The learning rate of one of `STAGES`."""
+        return {
+            "color_prior": self.color_prior_learning_rate,
+            "embedding": self.embedding_learning_rate,
+            "in_context": self.in_context_learning_rate,
+        }[stage]
+
+    @property
+    def total_steps(self) -> int:
+        return sum(self.steps(stage) for stage in STAGES)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """A whole configuration: the fit (trained once per image) and the sampling of every target prompt.
 
     Attributes:
-        etas: the ladder of interpolation weights `e = (1 - eta) e_opt + eta e_tgt`; each is sampled,
-            the best by `Colored.score` is the output, the others are kept beside it.
+        etas: the ladder of interpolation weights eta of `e = (1 - eta) e_opt + eta e_tgt`. Each is sampled; the best by
+            `Colored.score` becomes the output, and previews of the others are kept.
     """
 
     preset: str = "paper"
@@ -117,13 +151,19 @@ class Config:
         _require(bool(self.etas), "etas is empty: at least one interpolation weight is needed")
 
 
-def _drafted(balanced: Config, *steps: int, sampling_steps: int) -> Config:
-    """The quicker relative of a preset."""
+def _drafted(
+    balanced: Config, color_prior_steps: int, embedding_steps: int, in_context_steps: int, *, sampling_steps: int
+) -> Config:
+    """The "draft" preset that belongs to a "balanced" one."""
     sample = replace(balanced.sample, num_inference_steps=sampling_steps)
-    stages = dict(zip(("color_prior_steps", "embedding_steps", "in_context_steps"), steps, strict=True))
-    return replace(
-        balanced, preset="draft", fit=replace(balanced.fit, **stages, primary=sample), sample=sample, etas=(1.0,)
+    fit = replace(
+        balanced.fit,
+        color_prior_steps=color_prior_steps,
+        embedding_steps=embedding_steps,
+        in_context_steps=in_context_steps,
+        primary=sample,
     )
+    return replace(balanced, preset="draft", fit=fit, sample=sample, etas=(1.0,))
 
 
 _quick = SampleConfig(num_inference_steps=20)
@@ -137,14 +177,14 @@ _shorter = FitConfig(
     plateau_window=40,
     primary=_quick,
 )
-# For any base model: the paper's method with fewer steps at higher rates. Not tuned on any.
+# For any base model: the paper's method with fewer steps at higher rates. Not tuned on any model.
 _GENERAL = {
     "paper": Config(),
     "balanced": Config(preset="balanced", fit=_shorter, sample=_quick, etas=(0.9, 1.2)),
 }
 _GENERAL["draft"] = _drafted(_GENERAL["balanced"], 30, 15, 15, sampling_steps=12)
 
-# For the embedded model, which was trained to be started from a scan under little noise (docs/decisions/0010).
+# For the embedded model, which was trained to start from a scan with little noise (docs/decisions/0010).
 _mini_sample = replace(_quick, guidance_scale=2.0, strength=0.2)
 _mini_fit = replace(
     _shorter,
@@ -154,7 +194,7 @@ _mini_fit = replace(
     contrastive_weight=0.15,
     denoising_target="prior",
     timesteps="sampling",
-    plateau_window=0,  # so few steps have no plateau
+    plateau_window=0,  # too few steps for a plateau
     primary=_mini_sample,
 )
 PRESETS = {
@@ -164,19 +204,12 @@ PRESETS = {
 PRESETS["draft"] = _drafted(PRESETS["balanced"], 15, 10, 5, sampling_steps=15)
 
 
-def preset_for(name: str, base_model: str = "mini") -> Config:
-    """A preset as it is for a base model: PRESETS are the embedded model's; what was tuned on it holds for no other."""
-    return (PRESETS if base_model == "mini" else _GENERAL)[name]
-
-
-def config_from(values: Mapping[str, Any]) -> Config:
-    """A configuration from what `asdict` made of it, through JSON: the one that a job was run with."""
-    fit, sample = dict(values["fit"]), SampleConfig(**values["sample"])
-    fit |= {"primary": SampleConfig(**fit["primary"]), "anti_color_prompts": tuple(fit["anti_color_prompts"])}
-    return Config(preset=values["preset"], fit=FitConfig(**fit), sample=sample, etas=tuple(values["etas"]))
+def preset_for(name: str, base_model: str = MINI) -> Config:
+    """A preset's configuration for a base model. `PRESETS` were tuned on the embedded model and hold for no other."""
+    return (PRESETS if base_model == MINI else _GENERAL)[name]
 
 
 def digest(config: FitConfig | SampleConfig | Config) -> str:
-    """Returns sha256 (hex) over the canonical JSON of `config` and the method's version."""
+    """sha256 (hex) over the canonical JSON of `config` and the method's version."""
     canonical = json.dumps({"method": METHOD_VERSION, **asdict(config)}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -17,12 +17,12 @@ def encode(base: BaseModel, rgb: Tensor) -> Tensor:
 
 
 def decode(base: BaseModel, latents: Tensor) -> Tensor:
-    """Latents to pictures; differentiable, not clamped, so that no gradient is lost at the walls."""
+    """Latents to pictures; differentiable, and not clamped, so that no gradient is lost beyond [0, 1]."""
     return base.vae.decode(latents / base.vae.config.scaling_factor).sample / 2 + 0.5
 
 
 def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> Tensor:
-    """(K, *shape) of N(0, 1), element i from generator i; drawn on the CPU, so equal on every device."""
+    """(K, *shape) of N(0, 1), element i from generator i; drawn on the CPU, so that it is equal on every device."""
     return torch.stack([torch.randn(*shape, generator=generator) for generator in generators]).to(device)
 
 
@@ -39,7 +39,7 @@ def add_noise(base: BaseModel, latents: Tensor, noise: Tensor, timesteps: Tensor
 
 
 def training_target(base: BaseModel, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """What the U-Net is asked for: eps, or v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (arXiv 2202.00512)."""
+    """What the U-Net has to predict: eps, or v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (arXiv 2202.00512)."""
     if base.scheduler.config.prediction_type == "epsilon":
         return noise
     signal, sigma = _coefficients(base, timesteps, latents)
@@ -62,7 +62,7 @@ def denoise(base: BaseModel, x_t: Tensor, timesteps: Tensor, prompt_embeds: Tens
 
 
 def _guided(base: BaseModel, x_t: Tensor, t: Tensor, embeds: Tensor, empty: Tensor, guidance_scale: float) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598). The pair of a picture stays together: LoRA wants image-major."""
+    """Classifier-free guidance (arXiv 2207.12598). A picture's pair stays together: LoRA needs an image-major batch."""
     if guidance_scale == 1:
         return denoise(base, x_t, t, embeds)
     pairs = torch.stack([empty.expand_as(embeds), embeds], dim=1).flatten(0, 1)
@@ -88,7 +88,7 @@ def sample(
 
     Args:
         start: (N, C, h, w), the scan's latents; unused at strength 1.
-        noise: like `start`: the one start noise.
+        noise: like `start`, the only random input.
         embeds, empty: (N, T, D) and (1, T, D) prompt embeddings.
         strength: share of the schedule that is run; 1 starts from pure noise.
         luminance: (N, 1, H, W) in [0, 1]. If given, every predicted original is decoded, gets this luminance back and
@@ -97,7 +97,7 @@ def sample(
     Returns:
         (N, C, h, w) latents.
     """
-    # A scheduler object counts its own steps: a copy per call keeps the shared one untouched.
+    # A scheduler object keeps its own schedule, so a copy per call leaves the shared one untouched.
     ddim = type(base.scheduler).from_config(base.scheduler.config)
     ddim.set_timesteps(num_inference_steps)
     schedule = ddim.timesteps[num_inference_steps - max(1, round(num_inference_steps * strength)) :].tolist()

@@ -1,4 +1,4 @@
-"""The core's errors. Each carries its facts positionally, so that it survives pickling across processes."""
+"""The core's errors. Their arguments are positional, so that they can be pickled from process to process."""
 
 
 class DiffColorError(Exception):
@@ -8,7 +8,7 @@ class DiffColorError(Exception):
 
 
 class NonFiniteLossError(DiffColorError):
-    """A loss became NaN or infinite: the row fails, it is never painted black."""
+    """A loss became NaN or infinite. The row fails; no picture is made from such weights."""
 
     kind = "non_finite"
 
@@ -47,7 +47,7 @@ class ArtifactError(DiffColorError):
 
 
 class CheckpointError(DiffColorError):
-    """A saved training state is damaged, or is not this fit's: the fit starts afresh."""
+    """A saved training state is damaged or belongs to another fit. The fit starts afresh."""
 
     kind = "checkpoint"
 
@@ -60,7 +60,7 @@ class CheckpointError(DiffColorError):
 
 
 class LumaMismatchError(DiffColorError):
-    """A composed picture does not hold the scan's gray values: a fault of ours, and never a result."""
+    """A composed picture does not hold the scan's gray values. This is a bug of ours; the picture is refused."""
 
     kind = "luma_mismatch"
 

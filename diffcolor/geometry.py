@@ -1,4 +1,4 @@
-"""The working size: the size at which the model sees a scan. Aspect ratio is kept as nearly as the model allows."""
+"""The working size, at which the model sees a scan. It keeps the aspect ratio as nearly as the model allows."""
 
 import math
 
@@ -8,13 +8,13 @@ from PIL import Image
 
 from diffcolor.upsample import box_average
 
-_LARGE = 1 << 24  # pixels from which strips are averaged instead of the whole filtered
+_LARGE = 1 << 24  # pixels above which strips are averaged, instead of filtering the whole scan in memory
 
 
 def working_size(height: int, width: int, training_area: int, multiple: int) -> tuple[int, int]:
     """Height and width (multiples of `multiple`) near `training_area` pixels, with the aspect ratio nearest the scan's.
 
-    Very long pictures keep at least one multiple on their short side, and so are squeezed.
+    Very long pictures get at least one multiple on their short side, which squeezes them.
     """
     target = math.log(height / width)
     short = math.sqrt(training_area)

@@ -1,52 +1,73 @@
 """Stage 2: in-context controllable colorization (arXiv 2308.01655), after Imagic (arXiv 2210.09276)."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from diffcolor.base_model import BaseModel
 from diffcolor.config import FitConfig
-from diffcolor.diffusion import add_noise, denoise, training_target
+from diffcolor.diffusion import add_noise, denoise, encode, training_target
 from diffcolor.lockstep import Lockstep, Progress
-from diffcolor.lora import LoRA, attached_lora
+from diffcolor.lora import attached_lora
 from diffcolor.losses import denoising_loss
+from diffcolor.prompts import embed_prompts, with_identifiers
+from diffcolor.scan import ScanBatch
+from diffcolor.training_state import TrainingState
 
 
 def optimize_embedding(
-    base: BaseModel, lora: LoRA, primary_latents: Tensor, embeds: Tensor, stage: Lockstep, config: FitConfig
-) -> Generator[Progress, None, Tensor]:
-    """e_opt = argmin_e mse(unet(x_t, t, e), eps) on the primary colours; the U-Net and stage 1's LoRA stand still.
+    base: BaseModel, batch: ScanBatch, state: TrainingState, config: FitConfig
+) -> Generator[Progress, None, TrainingState]:
+    """e_opt = argmin_e mse(unet(x_t, t, e), eps) on the primary colours; the U-Net and stage 1's LoRA are frozen.
 
-    Args:
-        primary_latents: (K, C, h, w).
-        embeds: (K, T, D), where the search starts, or goes on.
+    The search starts from the context prompt with a unique identifier before each noun.
 
     Returns:
-        (K, T, D), e_opt.
+        The state with `optimized_embeds`.
     """
-    optimized = embeds.clone()
-    stage.train({"optimized_embeds": optimized}, config.embedding_learning_rate)
-    yield from _reconstruct(base, lora, primary_latents, optimized, stage)
-    return optimized
+    if state.is_past("embedding"):
+        return state
+    start = state.optimized_embeds
+    if start is None:
+        start = embed_prompts(base, [with_identifiers(prompt, base.tokenizer) for prompt in batch.context_prompts])
+    embeds = start.clone()
+    state = replace(state, optimized_embeds=embeds)
+    yield from _reconstruct(
+        base, Lockstep("embedding", base, batch, state, config), state, {"optimized_embeds": embeds}
+    )
+    return state
 
 
 def fine_tune(
-    base: BaseModel, lora: LoRA, primary_latents: Tensor, optimized_embeds: Tensor, stage: Lockstep, config: FitConfig
-) -> Generator[Progress, None, None]:
-    """Trains `lora` in place on the same loss, e_opt frozen, so that e_opt gives back the primary colours."""
-    stage.train(lora.named(), config.in_context_learning_rate)
-    yield from _reconstruct(base, lora, primary_latents, optimized_embeds, stage)
+    base: BaseModel, batch: ScanBatch, state: TrainingState, config: FitConfig
+) -> Generator[Progress, None, TrainingState]:
+    """Trains the adapters on the same loss, with e_opt frozen, so that e_opt reproduces the primary colours.
+
+    Returns:
+        The state, its `lora` trained in place.
+    """
+    yield from _reconstruct(base, Lockstep("in_context", base, batch, state, config), state, state.lora.named())
+    return state
 
 
 def _reconstruct(
-    base: BaseModel, lora: LoRA, latents: Tensor, embeds: Tensor, stage: Lockstep
+    base: BaseModel, stage: Lockstep, state: TrainingState, trained: Mapping[str, Tensor]
 ) -> Generator[Progress, None, None]:
-    if not stage.history:
-        yield stage.progress()  # the boundary between two stages is worth a checkpoint
+    """Trains some of the state's tensors (`trained`) to reproduce the primary colours."""
+    assert state.primary is not None, "stage 1 samples the primary colours"
+    assert state.optimized_embeds is not None
+    with torch.no_grad():
+        latents = encode(base, state.primary)
+    stage.train(trained)
+    if stage.is_new:
+        yield stage.progress()  # a chance for a checkpoint between two stages
     for _ in stage.steps():
         timesteps, noise = stage.draw(latents)
-        with attached_lora(base.unet, lora):
-            model_output = denoise(base, add_noise(base, latents, noise, timesteps), timesteps, embeds)
+        with attached_lora(base.unet, state.lora):
+            x_t = add_noise(base, latents, noise, timesteps)
+            model_output = denoise(base, x_t, timesteps, state.optimized_embeds)
         loss = denoising_loss(model_output, training_target(base, latents, noise, timesteps))
         stage.update(loss)
         yield stage.progress(denoising=loss)

@@ -1,6 +1,6 @@
-"""What each of K images owns while they train together: its random draws, its optimizer step, the end of its stage."""
+"""K images train together, each with its own random draws, its own optimizer steps, and its own end of a stage."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,22 +8,26 @@ from torch import Tensor
 
 from diffcolor.base_model import BaseModel
 from diffcolor.checkpoint import Checkpoint
+from diffcolor.config import FitConfig
 from diffcolor.diffusion import draw_noise
 from diffcolor.errors import NonFiniteLossError
+from diffcolor.scan import ScanBatch
+from diffcolor.training_state import TrainingState
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")  # what Adam remembers of a parameter
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's state of a parameter
 _GOLDEN = 0.6180339887498949
-_CHECK_EVERY = 10  # steps between looks at the losses: each look waits for the GPU
+_CHECK_EVERY = 10  # steps between checks of the losses: each check waits for the GPU
 
 
 @dataclass(frozen=True)
 class Progress:
-    """K images between two steps of a stage; step 0 is its beginning.
+    """The state of K images between two steps of a stage; step 0 is its beginning.
 
     Attributes:
-        losses: of the step just done; each is (K,), detached, still on the device.
-        checkpoint: given an image's index, all that it needs to go on from here; None for one that has failed.
-            Valid until the next step is asked for.
+        steps: the budget of the stage.
+        losses: of the last step, by name; each is (K,), detached, still on the device.
+        checkpoint: makes the checkpoint of the image with the given index, None if that image has failed. To be called
+            before the next step.
     """
 
     stage: str
@@ -34,57 +38,49 @@ class Progress:
 
 
 class Lockstep:
-    """One stage of K images. An image that has settled, or whose loss is not finite, stands still from then on.
+    """One training stage of K images. An image that has settled, or whose loss is not finite, is trained no further.
 
     Args:
-        generators: one per image, the only source of its randomness.
-        failures: shared by the stages of a fit: image index to its error.
-        budget: steps of this stage.
-        timestep_share: t is drawn from [0, timestep_share * number of timesteps).
-        frozen: what later stages need and this one does not train, each (K, ...): goes into the checkpoints.
-        resumed: where this stage goes on from, each tensor with the image axis in front; None starts it.
+        stage: one of `config.STAGES`.
+        state: the images' state so far; where it was resumed in this stage, training continues from there.
     """
 
-    def __init__(
-        self,
-        stage: str,
-        base: BaseModel,
-        generators: Sequence[torch.Generator],
-        failures: dict[int, NonFiniteLossError],
-        *,
-        budget: int,
-        timestep_share: float = 1.0,
-        plateau_window: int,
-        plateau_improvement: float,
-        frozen: Mapping[str, Tensor],
-        resumed: Checkpoint | None = None,
-    ) -> None:
-        self.stage, self.base, self.generators, self.failures = stage, base, generators, failures
-        self.budget, self.window, self.improvement = budget, plateau_window, plateau_improvement
-        self.timesteps = max(1, round(timestep_share * base.scheduler.config.num_train_timesteps))
-        self.frozen, self.resumed = frozen, resumed
-        self.live = torch.tensor([image not in failures for image in range(len(generators))])
+    def __init__(self, stage: str, base: BaseModel, batch: ScanBatch, state: TrainingState, config: FitConfig) -> None:
+        self.stage, self.base, self.state, self.config = stage, base, state, config
+        self.generators = batch.random_streams(stage)
+        self.budget = config.steps(stage)
+        share = config.primary.strength if config.timesteps == "sampling" else 1.0
+        self.timesteps = max(1, round(share * base.scheduler.config.num_train_timesteps))
+        self.live = torch.tensor([image not in state.failures for image in range(len(batch))])
+        self.trained: dict[str, Tensor] = {}
         self.history: list[Tensor] = []
-        if resumed is None:
-            self.offsets = torch.stack([torch.rand((), generator=generator) for generator in generators])
+        self._resumed = state.resumed_in(stage)
+        if self._resumed is None:
+            self.offsets = torch.stack([torch.rand((), generator=generator) for generator in self.generators])
             return
-        for generator, state in zip(generators, resumed.tensors["generator"], strict=True):
-            generator.set_state(state.clone())  # torch crashes on a view into a larger tensor
-        self.offsets = resumed.tensors["offset"]
-        self.live &= resumed.tensors["live"]
-        self.history = list(resumed.tensors["history"].to(base.device).unbind(1))
+        saved = self._resumed.tensors
+        for generator, position in zip(self.generators, saved["generator"], strict=True):
+            generator.set_state(position.clone())  # torch crashes on a view into a larger tensor
+        self.offsets = saved["offset"]
+        self.live &= saved["live"]
+        self.history = list(saved["history"].to(base.device).unbind(1))
 
-    def train(self, parameters: Mapping[str, Tensor], learning_rate: float) -> None:
-        """Makes the optimizer (Adam) of tensors with a leading image axis, or gives it back the moments it had."""
+    @property
+    def is_new(self) -> bool:
+        """Whether the stage has made no step yet."""
+        return not self.history
+
+    def train(self, parameters: Mapping[str, Tensor]) -> None:
+        """Creates the optimizer (Adam) of tensors with a leading image axis; on resuming, restores its moments."""
         self.trained = {name: tensor.requires_grad_(True) for name, tensor in parameters.items()}
-        self.optimizer = torch.optim.Adam(self.trained.values(), lr=learning_rate)
-        if self.history:
+        self.optimizer = torch.optim.Adam(self.trained.values(), lr=self.config.learning_rate(self.stage))
+        if self._resumed and self.history:
             for name, tensor in self.trained.items():
-                moments = {key: self.resumed.tensors[f"{key}/{name}"].to(tensor.device) for key in _MOMENTS}
+                moments = {key: self._resumed.tensors[f"{key}/{name}"].to(tensor.device) for key in _MOMENTS}
                 self.optimizer.state[tensor] = {"step": torch.tensor(float(len(self.history))), **moments}
 
     def steps(self) -> Iterator[int]:
-        """The steps that are left, until the budget is spent or no image trains any more."""
+        """The remaining steps, until the budget is spent or no image trains any more."""
         while len(self.history) < self.budget and bool(self.live.any()):
             yield len(self.history)
         self._fail_non_finite()
@@ -95,39 +91,39 @@ class Lockstep:
         """Timesteps (K,) and noise like `latents` for the next step.
 
         Departs from the paper: t is not drawn independently at each step but follows a golden-ratio sequence from a
-        random offset. It is as uniform, and short budgets see every noise level.
+        random offset, which is just as uniform and covers all noise levels within a small budget.
         """
         step = len(self.history)
         timesteps = ((self.offsets + step * _GOLDEN) % 1 * self.timesteps).long().clamp_max(self.timesteps - 1)
         return timesteps.to(latents.device), draw_noise(self.generators, latents.shape[1:], latents.device)
 
     def update(self, losses: Tensor) -> None:
-        """Steps every live image on its own loss (K,)."""
+        """Makes one optimizer step of every live image on its own loss; `losses` is (K,)."""
         self.optimizer.zero_grad()
-        # The sum gives each image the gradient of its own loss alone; a mean would divide it by its neighbours.
+        # The sum gives each image the gradient of its own loss alone; a mean would divide that gradient by K.
         losses.sum().backward()
         parameters = list(self.trained.values())
-        still = (~self.live).nonzero().flatten().to(losses.device)
-        kept = [parameter.detach()[still] for parameter in parameters] if len(still) else []
+        stopped = (~self.live).nonzero().flatten().to(losses.device)
+        kept = [parameter.detach()[stopped] for parameter in parameters] if len(stopped) else []
         self.optimizer.step()
         with torch.no_grad():
             for parameter, values in zip(parameters, kept, strict=False):
-                parameter[still] = values
+                parameter[stopped] = values
         self.history.append(losses.detach())
         if len(self.history) % _CHECK_EVERY == 0:
             self._fail_non_finite()
-        if self.window and len(self.history) % self.window == 0:
+        if self.config.plateau_window and len(self.history) % self.config.plateau_window == 0:
             self._stop_settled()
 
     def progress(self, **losses: Tensor) -> Progress:
-        """Where the stage stands."""
+        """The stage's progress, with the losses of the last step."""
         detached = {name: loss.detach() for name, loss in losses.items()}
         return Progress(self.stage, len(self.history), self.budget, detached, self._checkpoint)
 
     def _checkpoint(self, image: int) -> Checkpoint | None:
-        if image in self.failures:
+        if image in self.state.failures:
             return None
-        own = {name: tensor[image] for name, tensor in {**self.frozen, **self.trained}.items()}
+        own = {name: tensor[image] for name, tensor in {**self.state.named(), **self.trained}.items()}
         for name, tensor in self.trained.items():
             own |= {f"{key}/{name}": self.optimizer.state[tensor][key][image] for key in _MOMENTS if self.history}
         own |= {
@@ -146,12 +142,13 @@ class Lockstep:
         finite = torch.isfinite(torch.stack(recent)).cpu()
         for image in ((~finite.all(0)) & self.live).nonzero().flatten().tolist():
             step = len(self.history) - len(recent) + int((~finite[:, image]).nonzero()[0])
-            self.failures[image] = NonFiniteLossError(self.stage, step, image)
+            self.state.failures[image] = NonFiniteLossError(self.stage, step, image)
             self.live[image] = False
 
     def _stop_settled(self) -> None:
-        if len(self.history) < 2 * self.window:
+        window = self.config.plateau_window
+        if len(self.history) < 2 * window:
             return
-        before = torch.stack(self.history[-2 * self.window : -self.window]).mean(0)
-        now = torch.stack(self.history[-self.window :]).mean(0)
-        self.live &= (now < (1 - self.improvement) * before).cpu()
+        before = torch.stack(self.history[-2 * window : -window]).mean(0)
+        now = torch.stack(self.history[-window:]).mean(0)
+        self.live &= (now < (1 - self.config.plateau_improvement) * before).cpu()

@@ -1,10 +1,10 @@
 """Low-rank adapters with a leading image axis: K images adapt together on one shared, untouched U-Net.
 
 Layer names and the export follow peft/diffusers: `unet.<layer>.lora_A.weight` (rank, in), `lora_B.weight` (out, rank),
-alpha equal to the rank, so that the scale is 1 and stock `load_lora_weights` needs nothing more.
+alpha equal to the rank, so that the scale is 1 and diffusers' own `load_lora_weights` reads them as they are.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,20 +33,20 @@ class LoRA:
         return next(iter(self.down.values())).shape[0]
 
     def named(self) -> dict[str, Tensor]:
-        """All tensors, by names that `from_named` reads; the tensors themselves, to be trained in place."""
+        """All tensors by the names that `from_named` reads; not copies, so that they can be trained in place."""
         return {f"{part}/{name}": tensor for part in ("down", "up") for name, tensor in getattr(self, part).items()}
 
     @staticmethod
     def from_named(tensors: Mapping[str, Tensor]) -> "LoRA":
-        """The inverse of `named`; other names are left alone."""
+        """The inverse of `named`; tensors of other names are ignored."""
 
         def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
         return LoRA(part("down/"), part("up/"))
 
     def select(self, images: Sequence[int]) -> "LoRA":
-        """Adapters of the given images, in that order, repeats allowed: one for each element of a batch."""
+        """Adapters of the given images in the given order; repeats are allowed."""
         return self._map(lambda tensor: tensor.detach()[list(images)])
 
     def rounded(self) -> "LoRA":
@@ -56,7 +56,7 @@ class LoRA:
     def to(self, device: torch.device) -> "LoRA":
         return self._map(lambda tensor: tensor.to(device))
 
-    def _map(self, change) -> "LoRA":
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "LoRA":
         return LoRA(
             {name: change(tensor) for name, tensor in self.down.items()},
             {name: change(tensor) for name, tensor in self.up.items()},
@@ -76,12 +76,12 @@ def init_lora(unet: nn.Module, rank: int, generators: Sequence[torch.Generator])
 
 @contextmanager
 def attached_lora(unet: nn.Module, lora: LoRA) -> Iterator[None]:
-    """Lends the U-Net the adapters; gives it back untouched on exit and on exception.
+    """Attaches the adapters to the U-Net while the context lasts; the U-Net's own weights are never touched.
 
     The U-Net's batch must be image-major with K * m elements: element i belongs to image i // m.
     """
 
-    def adapted(name: str):
+    def adapted(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def hook(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x, images = inputs[0], len(lora)
             down, up = lora.down[name].to(x.dtype), lora.up[name].to(x.dtype)

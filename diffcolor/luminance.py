@@ -1,6 +1,6 @@
 """Exact luminance: a colour image whose integer luma is the scan's gray value at every pixel.
 
-The promise: `(19595*R + 38470*G + 7471*B + 32768) >> 16` of every lossless output equals the input's gray value, at
+The guarantee: `(19595*R + 38470*G + 7471*B + 32768) >> 16` of every lossless output equals the input's gray value, at
 8 and at 16 bit. At 8 bit this is BT.601 luma as `PIL.Image.convert("L")` computes it (Pillow >= 6).
 """
 
@@ -24,13 +24,13 @@ def luma(rgb: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
 
 @dataclass
 class Reductions:
-    """What `recombine` had to do, summed over its calls.
+    """How many pixels `recombine` had to change, summed over its calls.
 
     Attributes:
-        pixels: seen.
-        reduced: those whose chroma was out of gamut and was reduced.
-        kept: sum over these of the share of their chroma that was kept.
-        repaired: those whose rounding a float error had spoilt, put right in integers.
+        pixels: number of all pixels.
+        reduced: number of pixels whose chroma was out of gamut and was reduced.
+        kept: the share of its chroma that each of these kept, summed over them.
+        repaired: number of pixels whose luma was off by a float error and was corrected in integers.
     """
 
     pixels: int = 0
@@ -40,12 +40,12 @@ class Reductions:
 
     @property
     def share(self) -> float:
-        """Of the pixels, those that were reduced."""
+        """Share of the pixels whose chroma was reduced."""
         return self.reduced / max(1, self.pixels)
 
     @property
     def mean_kept(self) -> float:
-        """Share of its chroma that a reduced pixel kept, on average; 1 where none was reduced."""
+        """Share of its chroma that a reduced pixel kept, on average; 1 where no pixel was reduced."""
         return self.kept / self.reduced if self.reduced else 1.0
 
 
@@ -61,7 +61,7 @@ def recombine(
     Args:
         gray: (H, W), uint8 or uint16, the scan's code values.
         chroma: (H, W, 2), `R - luma` and `B - luma` in units of full scale, about -1..1.
-        reductions: is added to.
+        reductions: counts are added to it.
 
     Returns:
         (H, W, 3), dtype of `gray`. Colours out of gamut are reduced in chroma at constant luma, hue direction kept.
@@ -79,7 +79,7 @@ def recombine(
     with np.errstate(divide="ignore", invalid="ignore"):
         reach = np.where(direction != 0, room / np.abs(direction), np.inf)
     scale = np.minimum(1.0, reach.min(axis=-1, keepdims=True))
-    target = np.clip(y + scale * direction, 0, full)  # the clip removes float dust only
+    target = np.clip(y + scale * direction, 0, full)  # the clip only removes float rounding errors
     rounded = np.ceil(target - 0.5).astype(np.int64)
     # Float error may leave a luma off by one; adding e to all three channels changes the integer luma by exactly e.
     errors = gray.astype(np.int64) - luma(rounded.astype(gray.dtype)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Figures of one colour picture that need no truth."""
+"""Measures of one colour picture that need no true colours to compare with."""
 
 import numpy as np
 import torch
@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcolor.luminance import soft_luma
+from diffcolor.srgb import srgb_to_linear
 
 _EDGE = 0.03  # of full scale: a step of luminance between neighbours that counts as an edge
 
@@ -14,7 +15,7 @@ def colorfulness(rgb: NDArray[np.unsignedinteger]) -> float:
     """Hasler and Suesstrunk 2003, on the 8-bit scale: about 0 for gray, 33 moderately, 59 quite, 82 very colourful.
 
     Args:
-        rgb: (H, W, 3), uint8 or uint16. Large pictures are looked at in every n-th row and column.
+        rgb: (H, W, 3), uint8 or uint16. Of large pictures only every n-th row and column is used.
     """
     stride = max(1, round((rgb.shape[0] * rgb.shape[1] / 2**20) ** 0.5))
     r, g, b = np.moveaxis(rgb[::stride, ::stride].astype(np.float64) * (255 / np.iinfo(rgb.dtype).max), -1, 0)
@@ -24,14 +25,13 @@ def colorfulness(rgb: NDArray[np.unsignedinteger]) -> float:
 
 
 def lightness_shift(rgb: NDArray[np.uint8], gray: NDArray[np.uint8]) -> tuple[float, float]:
-    """Mean and largest change of CIELAB lightness that colour makes at equal luma: |L*(rgb) - L*(gray, gray, gray)|.
+    """Mean and largest change of CIELAB lightness by colour at equal luma: |L*(rgb) - L*(gray, gray, gray)|.
 
     Args:
         rgb: (H, W, 3) sRGB.
         gray: (H, W), its luma.
     """
-    codes = np.arange(256) / 255
-    light = np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)
+    light = srgb_to_linear(np.arange(256) / 255)
 
     def lightness(y: NDArray) -> NDArray:
         return np.where(y > 216 / 24389, 116 * np.cbrt(y) - 16, y * 24389 / 27)
@@ -41,9 +41,10 @@ def lightness_shift(rgb: NDArray[np.uint8], gray: NDArray[np.uint8]) -> tuple[fl
 
 
 def stray_color(rgb: Tensor, gray: Tensor) -> Tensor:
-    """Colour that changes where the scan does not: the mean step of chroma between neighbours, weighted by how flat
-    the luminance is there, relative to the mean chroma, times the mean side in units of 128 pixels (a larger picture
-    has smaller steps). Bleeding and blotches raise it, colour that follows things does not.
+    """Colour that changes where the scan does not; bleeding and blotches raise it.
+
+    The mean step of chroma between neighbouring pixels, weighted by how flat the luminance is there, relative to the
+    mean chroma, times the mean side in units of 128 pixels (a larger picture has smaller steps).
 
     Args:
         rgb: (N, 3, H, W) in [0, 1].

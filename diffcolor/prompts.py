@@ -2,13 +2,14 @@
 
 import re
 from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffcolor.base_model import BaseModel
 
-# Words that end a noun phrase: the word before one of these (or before punctuation) is taken for a noun.
+# Words that end a noun phrase: a word before any of these (or before punctuation) is taken for a noun.
 _FUNCTION_WORDS = frozenset(
     (
         "a an the this that these those some any each every no of in on at by for from to with without under "
@@ -19,7 +20,7 @@ _FUNCTION_WORDS = frozenset(
         "many few all both wearing holding standing sitting looking"
     ).split()
 )
-# Nouns that name the picture and not what it shows.
+# Nouns for the picture itself, not for what it shows.
 _MEDIA = frozenset(["photo", "photograph", "picture", "image", "portrait", "view", "scene", "print"])
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", re.UNICODE)
 
@@ -30,30 +31,30 @@ def nouns(prompt: str) -> list[tuple[int, int]]:
     A heuristic without a tagger (docs/decisions/0004): "a woman in a red dress" gives woman, dress.
     """
     words = list(_WORD.finditer(prompt))
-    found = []
+    spans = []
     for word, following in zip_longest(words, words[1:]):
         text = word.group().lower()
         if text in _FUNCTION_WORDS or text in _MEDIA or len(text) < 2:
             continue
         ends = following is None or following.group().lower() in _FUNCTION_WORDS
         if ends or prompt[word.end() : following.start()].strip():
-            found.append(word.span())
-    return found
+            spans.append(word.span())
+    return spans
 
 
-def rare_tokens(tokenizer, count: int) -> list[str]:
-    """`count` words that are one token each and that nobody writes: three or four consonants, rarest first.
+def rare_tokens(tokenizer: Any, count: int) -> list[str]:
+    """`count` words of one token each that nobody writes: three or four consonants, the rarest first.
 
     A BPE vocabulary is ordered by how often its merges were seen, so the rarest words have the highest ids.
     """
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: -item[1])
     words = [token.removesuffix("</w>") for token, _ in vocabulary if token.endswith("</w>")]
     rare = [word for word in words if re.fullmatch(r"[bcdfghjklmnpqrstvwxz]{3,4}", word)]
-    # A vocabulary without such words (a toy one) falls back to spelled-out inventions.
+    # A vocabulary without such words (of a test model) falls back to invented ones.
     return (rare + [f"{a}{b}k" for a in "zxqvj" for b in "bcdfghjklm"])[:count]
 
 
-def with_identifiers(prompt: str, tokenizer) -> str:
+def with_identifiers(prompt: str, tokenizer: Any) -> str:
     """The context prompt with a unique identifier before each noun (arXiv 2308.01655, stage 2)."""
     spans = nouns(prompt)
     identified = prompt
@@ -68,7 +69,7 @@ def embed_prompts(base: BaseModel, prompts: list[str]) -> Tensor:
     tokens = base.tokenizer(
         prompts, padding="max_length", max_length=base.tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
-    # SD 2.x's text encoder asks for the padding mask, SD 1.x's must not get one.
+    # SD 2.x's text encoder needs the padding mask, SD 1.x's must not get one.
     mask = tokens.attention_mask if getattr(base.text_encoder.config, "use_attention_mask", False) else None
     return base.text_encoder(
         tokens.input_ids.to(base.device), attention_mask=None if mask is None else mask.to(base.device)
@@ -76,6 +77,6 @@ def embed_prompts(base: BaseModel, prompts: list[str]) -> Tensor:
 
 
 def cut_words(base: BaseModel, prompt: str) -> str:
-    """The end of `prompt` that the text encoder will not see, "" when it fits."""
+    """The end of `prompt` that is too long for the text encoder; "" when all of it fits."""
     ids = base.tokenizer(prompt, add_special_tokens=False).input_ids
     return base.tokenizer.decode(ids[base.tokenizer.model_max_length - 2 :]).strip()

@@ -3,8 +3,11 @@
 import csv
 import io
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -14,30 +17,36 @@ from manifests.errors import ManifestError, Problem
 from manifests.locations import absolute
 from manifests.schema import SCHEMA
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".jp2", ".j2k", ".webp", ".bmp"})
 LIST_SEPARATOR = "|"
 
 
 @dataclass(frozen=True)
 class Built:
-    """What `build` made. `uncaptioned` are images without a caption, `unmatched` are captions without an image."""
+    """What `build` made.
+
+    Attributes:
+        uncaptioned: ids of images without a caption.
+        unmatched: files listed in the captions that are not in the folder.
+        left_out: number of files that are not images, by suffix.
+    """
 
     rows: int
     uncaptioned: tuple[str, ...]
     unmatched: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def slug_id(path: str) -> str:
-    """An id from a relative path: its characters, without the suffix, that an id may have."""
+    """An id from a relative path: no suffix, and "-" for characters that an id may not have."""
     stem = str(PurePosixPath(path).with_suffix(""))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "image"
 
 
 def read_captions(uri: str) -> dict[str, dict[str, str]]:
-    """Rows of a CSV (UTF-8) by its `file` column; other columns: id, caption, target_prompts ("a|b"), color_hints, ...
+    """Rows of a UTF-8 CSV by its column `file`; other columns: id, caption, target_prompts ("a|b"), color_hints, ...
 
     Raises:
-        ManifestError: not UTF-8, no `file` column, or a file named twice.
+        ManifestError: not UTF-8, no column `file`, or two rows for the same file.
     """
     try:
         with fsspec.open(uri, "rb") as file:
@@ -51,30 +60,33 @@ def read_captions(uri: str) -> dict[str, dict[str, str]]:
     if "file" not in (reader.fieldnames or []):
         message = f"needs a column 'file' (path within the folder), has {reader.fieldnames}"
         raise ManifestError(uri, [Problem("bad_csv", None, None, message)])
-    captions, problems = {}, []
+    captions: dict[str, dict[str, str]] = {}
+    problems = []
     for number, row in enumerate(reader):
         if row["file"] in captions:
-            problems.append(Problem("duplicate_file", number, None, f"file {row['file']!r} is named twice"))
+            problems.append(Problem("duplicate_file", number, None, f"file {row['file']!r} is listed twice"))
         captions[row["file"]] = row
     if problems:
         raise ManifestError(uri, problems)
     return captions
 
 
-def build(folder: str, output: Path, captions_uri: str | None = None) -> Built:
+def build(folder: str, output: Path, suffixes: Collection[str], captions_uri: str | None = None) -> Built:
     """Writes a manifest of the images below `folder`, sorted by path, captions joined on the relative path.
 
     Args:
         folder: any fsspec URI.
         output: the local Parquet file to write.
+        suffixes: of image files, lower case, with the dot.
         captions_uri: CSV; see `read_captions`.
 
     Raises:
         ManifestError: no images, two images with one id, or a bad CSV.
     """
-    images = images_below(folder)
+    images, left_out = images_below(folder, suffixes)
     captions = read_captions(captions_uri) if captions_uri else {}
-    rows, problems = [], []
+    rows: list[dict[str, Any]] = []
+    problems: list[Problem] = []
     for number, (relative, image) in enumerate(images.items()):
         given = captions.pop(relative, {})
         row = {
@@ -85,8 +97,8 @@ def build(folder: str, output: Path, captions_uri: str | None = None) -> Built:
             "color_hints": given.get("color_hints") or None,
             "anti_color_prompts": _listed(given.get("anti_color_prompts")),
             "group_id": given.get("group_id") or None,
-            "seed": _whole(number, "seed", given, problems),
-            "page": _whole(number, "page", given, problems),
+            "seed": _whole_number(number, "seed", given, problems),
+            "page": _whole_number(number, "page", given, problems),
             "toned": given.get("toned") or None,
             "prompt_writer": given.get("prompt_writer") or None,
             "image_sha256": given.get("image_sha256") or None,
@@ -94,23 +106,25 @@ def build(folder: str, output: Path, captions_uri: str | None = None) -> Built:
         rows.append(row)
     if problems:
         raise ManifestError(folder, problems)
-    return write(rows, output, folder, tuple(captions))
+    return replace(write(rows, output, folder, tuple(captions)), left_out=left_out)
 
 
-def images_below(folder: str) -> dict[str, str]:
-    """Relative path and URI of every image below a folder, sorted by path.
+def images_below(folder: str, suffixes: Collection[str]) -> tuple[dict[str, str], Mapping[str, int]]:
+    """Relative path and URI of every image below a folder, sorted by path; the other files counted by suffix.
 
     Raises:
-        ManifestError: there is none.
+        ManifestError: the folder has no image.
     """
     fs, root = fsspec.core.url_to_fs(folder)
-    images = sorted(path for path in fs.find(root) if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(fs.find(root))
+    images = [path for path in files if PurePosixPath(path).suffix.lower() in suffixes]
+    left_out = Counter(suffix for path in files if (suffix := PurePosixPath(path).suffix.lower()) not in suffixes)
     if not images:
-        message = f"no {', '.join(sorted(IMAGE_SUFFIXES))} below it"
+        message = f"no {', '.join(sorted(suffixes))} below it"
         raise ManifestError(folder, [Problem("no_images", None, None, message)])
     place = absolute(folder).rstrip("/")
     relative = [path.removeprefix(root).lstrip("/") for path in images]
-    return {path: f"{place}/{path}" for path in relative}
+    return {path: f"{place}/{path}" for path in relative}, left_out
 
 
 def write(rows: list[dict], output: Path, origin: str, unmatched: tuple[str, ...] = ()) -> Built:
@@ -119,7 +133,8 @@ def write(rows: list[dict], output: Path, origin: str, unmatched: tuple[str, ...
     Raises:
         ManifestError: two rows with one id.
     """
-    seen, problems = {}, []
+    seen: dict[str, dict] = {}
+    problems = []
     for number, row in enumerate(rows):
         other = seen.setdefault(row["id"].casefold(), row)
         if other is not row:
@@ -130,11 +145,11 @@ def write(rows: list[dict], output: Path, origin: str, unmatched: tuple[str, ...
     # Parquet readers of other programs show the columns' meaning from the schema's metadata.
     schema = pa.schema([item for item in SCHEMA if item.name != "image_bytes"])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), output, row_group_size=4096)
-    without = tuple(row["id"] for row in rows if not row["caption"])
-    return Built(len(rows), without, unmatched)
+    uncaptioned = tuple(row["id"] for row in rows if not row["caption"])
+    return Built(len(rows), uncaptioned, unmatched)
 
 
-def _whole(number: int, name: str, given: dict[str, str], problems: list[Problem]) -> int | None:
+def _whole_number(number: int, name: str, given: dict[str, str], problems: list[Problem]) -> int | None:
     text = (given.get(name) or "").strip()
     if text and not (text.isascii() and text.isdigit()):
         problems.append(Problem(f"bad_{name}", number, given.get("id"), f"{name} {text!r} is not a whole number >= 0"))

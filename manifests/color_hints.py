@@ -40,13 +40,13 @@ def parse_color_hints(hints: str) -> list[ColorHint]:
 def apply_color_hints(caption: str, hints: list[ColorHint]) -> str:
     """The target prompt: each hint's colour before its object in the caption, or the hint added at the end.
 
-    Only hints bring colours; the caption's own words are never read as such ("White Plains" stays a town).
+    Colours come from hints only; the caption's own words are never read as colours ("White Plains" stays a town).
     """
     target = caption.rstrip(" .")
     for hint in hints:
-        found = re.search(rf"\b{re.escape(hint.object)}\b", target, re.IGNORECASE)
-        if found:
-            target = f"{target[: found.start()]}{hint.color} {target[found.start() :]}"
+        match = re.search(rf"\b{re.escape(hint.object)}\b", target, re.IGNORECASE)
+        if match:
+            target = f"{target[: match.start()]}{hint.color} {target[match.start() :]}"
         else:
             target = f"{target}, {hint.color} {hint.object}" if target else f"{hint.color} {hint.object}"
     return target

@@ -1,4 +1,4 @@
-"""Where things are: URIs, and image paths joined to the place of their manifest."""
+"""URIs and local paths, and image paths relative to the folder of their manifest."""
 
 import os
 import posixpath
@@ -8,19 +8,19 @@ import fsspec
 
 
 def absolute(place: str) -> str:
-    """A URI as it is (host and all); a local path as an absolute file:// URI."""
+    """A URI unchanged, its host included; a local path as an absolute file:// URI."""
     return place if "://" in place else f"file://{os.path.abspath(place)}"
 
 
 def folder_of(manifest_uri: str) -> str:
-    """The place that relative image paths of a manifest start from."""
+    """The folder that a manifest's relative image paths start from."""
     fs, path = fsspec.core.url_to_fs(manifest_uri)
     uri = absolute(manifest_uri).rstrip("/")
     return uri if fs.isdir(path) else posixpath.dirname(uri)
 
 
 def resolve(uri: str, base: str) -> str:
-    """`uri` itself if it has a scheme or is an absolute local path, else below `base`, which it may not leave.
+    """`uri` itself if it has a scheme or is an absolute local path, else joined to `base`, which it may not leave.
 
     Raises:
         ValueError: a relative path climbs out of the manifest's folder.

@@ -13,40 +13,40 @@ from manifests.schema import COLUMNS, SCHEMA, ManifestRow
 from manifests.validate import Validator, accepts, check_schema
 
 BATCH_ROWS = 1024
-_IMAGE_ROWS = 16  # at once, where the rows hold the images themselves
+_IMAGE_ROWS = 16  # per batch, where the rows hold the images themselves
 
 
 def parts(uri: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
     """The Parquet files of a manifest, in name order.
 
     Raises:
-        ManifestError: nothing is there, or the folder holds no Parquet file.
+        ManifestError: there is no such file, or the folder holds no Parquet file.
     """
     try:
         fs, path = fsspec.core.url_to_fs(uri)
         if fs.isdir(path):
-            found = sorted(file for file in fs.find(path) if file.endswith(".parquet"))
+            files = sorted(file for file in fs.find(path) if file.endswith(".parquet"))
         else:
-            found = [path] if fs.exists(path) else []
+            files = [path] if fs.exists(path) else []
     except Exception as error:  # each store has exceptions of its own
         raise ManifestError(uri, [Problem("unreadable", None, None, f"{type(error).__name__}: {error}")]) from error
-    if not found:
+    if not files:
         message = "no such file, or a folder without .parquet files; check the URI, or make one: manifest build FOLDER"
         raise ManifestError(uri, [Problem("not_found", None, None, message)])
-    return fs, found
+    return fs, files
 
 
 def stamp(uri: str) -> list[tuple]:
-    """Of each part its path, size, and entity tag or time: another stamp, another manifest."""
-    fs, found = parts(uri)
-    facts = [fs.info(path) for path in found]
-    return [(one["name"], one["size"], str(one.get("ETag") or one.get("mtime"))) for one in facts]
+    """Path, size, and entity tag or modification time of each part: a changed manifest has another stamp."""
+    fs, files = parts(uri)
+    infos = [fs.info(path) for path in files]
+    return [(info["name"], info["size"], str(info.get("ETag") or info.get("mtime"))) for info in infos]
 
 
 def read_schema(uri: str) -> pa.Schema:
     """Schema of the first part."""
-    fs, found = parts(uri)
-    with _opened(uri, fs, found[0]) as file:
+    fs, files = parts(uri)
+    with _opened(uri, fs, files[0]) as file:
         return file.schema_arrow
 
 
@@ -70,7 +70,7 @@ def read_rows(
     Args:
         uri: file or folder, any fsspec URI.
         columns: our name to the file's name, for manifests with other headings.
-        default_caption: stands in for an empty caption; without it such a row is a problem.
+        default_caption: used for rows with an empty caption; without it such a row is a problem.
         validator: collects problems over the whole stream. Without one, the first batch with a problem raises.
 
     Raises:
@@ -86,12 +86,12 @@ def numbered_rows(
     validator: Validator | None = None,
     wanted: Callable[[int, int], bool] = lambda _first, _end: True,
 ) -> Iterator[tuple[int, ManifestRow]]:
-    """As `read_rows`, with row numbers from 0. Stretches (first, end) that are not `wanted` are not looked at."""
-    fs, found = parts(uri)
+    """As `read_rows`, with row numbers from 0. Batches of rows [first, end) that are not `wanted` are not checked."""
+    fs, files = parts(uri)
     renamed = {theirs: ours for ours, theirs in (columns or {}).items()}
-    problems = validator or Validator(folder_of(uri), default_caption)
+    checker = validator or Validator(folder_of(uri), default_caption)
     number = 0
-    for path in found:
+    for path in files:
         with _opened(uri, fs, path) as file:
             faults = check_schema(file.schema_arrow, renamed)
             if faults:
@@ -103,16 +103,16 @@ def numbered_rows(
                     continue
                 try:
                     records = batch.rename_columns(names).to_pylist()
-                except (ValueError, OverflowError) as error:  # such as a nanosecond time, which Python has not
-                    message = f"{path}: a value from row {number} on cannot be carried ({error})"
+                except (ValueError, OverflowError) as error:  # such as a time in nanoseconds, which Python lacks
+                    message = f"{path}: a value in row {number} or later cannot be read ({error})"
                     raise ManifestError(uri, [Problem("bad_value", None, None, message)]) from error
                 for values in records:
-                    row = problems.check(number, values)
+                    row = checker.check(number, values)
                     number += 1
                     if row is not None:
                         yield number - 1, row
-                if validator is None and problems.found:
-                    raise ManifestError(uri, problems.found)
+                if validator is None and checker.problems:
+                    raise ManifestError(uri, checker.problems)
 
 
 def validated(
@@ -129,40 +129,40 @@ def validated(
     Raises:
         ManifestError: with every problem found.
     """
-    fs, found = parts(uri)
-    differing = _differing_parts(uri, fs, found, columns)
+    fs, files = parts(uri)
+    differing = _differing_parts(uri, fs, files, columns)
     validator, count = Validator(folder_of(uri), default_caption), 0
     for row in read_rows(uri, columns, default_caption, validator):
         seen(row)
         count += 1
-    if repeated := validator.repeated_ids():  # rare enough for a second pass, which names them
+    if repeated := validator.repeated_ids():  # rare enough for a second pass that finds their rows
         validator = Validator(folder_of(uri), default_caption, repeated)
         deque(read_rows(uri, columns, default_caption, validator), maxlen=0)
-    validator.found[:0] = differing
-    if not count and not validator.found:
-        validator.found.append(Problem("empty", None, None, "the manifest has no rows"))
-    if validator.found:
-        raise ManifestError(uri, validator.found)
+    validator.problems[:0] = differing
+    if not count and not validator.problems:
+        validator.problems.append(Problem("empty", None, None, "the manifest has no rows"))
+    if validator.problems:
+        raise ManifestError(uri, validator.problems)
     return count
 
 
 def _differing_parts(
-    uri: str, fs: fsspec.AbstractFileSystem, found: list[str], columns: Mapping[str, str] | None
+    uri: str, fs: fsspec.AbstractFileSystem, files: list[str], columns: Mapping[str, str] | None
 ) -> list[Problem]:
-    """Parts whose carried columns are not the first part's: they could not become one table of results."""
+    """Parts whose carried columns differ from the first part's; they cannot become one table of results."""
     carried = []
-    for path in found:
+    for path in files:
         with _opened(uri, fs, path) as file:
             carried.append(extra_columns(file.schema_arrow, columns).remove_metadata())
     return [
-        Problem("parts_differ", None, None, f"{path} carries columns {schema.names}, {found[0]} {carried[0].names}")
-        for path, schema in zip(found, carried, strict=True)
+        Problem("parts_differ", None, None, f"{path} carries columns {schema.names}, {files[0]} {carried[0].names}")
+        for path, schema in zip(files, carried, strict=True)
         if not schema.equals(carried[0])
     ]
 
 
 def extra_columns(schema: pa.Schema, columns: Mapping[str, str] | None = None) -> pa.Schema:
-    """The fields that are carried into the results: all that are not ours."""
+    """The fields that are carried into the results: all but our own columns."""
     ours = set(COLUMNS) | set((columns or {}).values())
     return pa.schema([item for item in schema if item.name not in ours])
 
@@ -171,11 +171,11 @@ def read_recolor_requests(uri: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Ids and target prompts of a Parquet file that asks for recolouring.
 
     Raises:
-        ManifestError: columns id (string) and target_prompts (list of string) are not both there, or a row is empty.
+        ManifestError: column id (string) or target_prompts (list of string) is missing, or a row lacks either.
     """
-    fs, found = parts(uri)
+    fs, files = parts(uri)
     number = -1
-    for path in found:
+    for path in files:
         with _opened(uri, fs, path) as file:
             schema = file.schema_arrow
             for name in ("id", "target_prompts"):

@@ -43,10 +43,10 @@ class ManifestRow:
 
     Attributes:
         image: absolute URI; None when `image_bytes` is given.
-        target_prompts: the row's own and, last, the one that its colour hints make. Never empty: without any, the
-            caption itself is the target.
-        page: from 0; None where the file has one.
-        regions: boxes x, y, width, height in pixels; none is the whole page.
+        target_prompts: the row's own prompts, then the one made from its colour hints. Never empty: a row with neither
+            has its caption as its target.
+        page: from 0; None for a file with one page.
+        regions: boxes x, y, width, height in pixels; empty for the whole page.
         extra: the columns that are carried into the results untouched.
     """
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from manifests.schema import COLUMNS, SCHEMA, ManifestRow
 MAX_ID = 128
 _ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{MAX_ID - 1}}}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_Fault = Callable[[str, str], None]  # adds a problem of this kind with this message
 # Columns of the results; a carried column may not take their names.
 RESERVED = frozenset(
     (
@@ -29,7 +30,7 @@ RESERVED = frozenset(
 
 
 def accepts(actual: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether a column of type `actual` can stand for one of ours."""
+    """Whether a column of type `actual` can be read as one of type `wanted`."""
     if pa.types.is_null(actual):
         return True
     if pa.types.is_list(wanted):
@@ -45,7 +46,7 @@ def accepts(actual: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def check_schema(schema: pa.Schema, renamed: Mapping[str, str]) -> list[Problem]:
-    """Faults of the columns themselves: missing, of a wrong type, or in the results' way.
+    """Faults of the columns themselves: missing, of a wrong type, or with a name that the results use.
 
     Args:
         renamed: the file's column name to ours.
@@ -66,7 +67,7 @@ def check_schema(schema: pa.Schema, renamed: Mapping[str, str]) -> list[Problem]
         if ours not in COLUMNS
     ]
     faults += [
-        problem("duplicate_column", f"column {name!r} is there twice")
+        problem("duplicate_column", f"column {name!r} occurs twice")
         for name in sorted(set(names))
         if names.count(name) > 1
     ]
@@ -80,13 +81,13 @@ def check_schema(schema: pa.Schema, renamed: Mapping[str, str]) -> list[Problem]
         if name in COLUMNS and not accepts(actual.type, SCHEMA.field(name).type):
             faults.append(problem("bad_type", f"column {name!r} is {actual.type}, expected {SCHEMA.field(name).type}"))
         if name in RESERVED:
-            faults.append(problem("reserved_column", f"column {name!r} is one of the results' own; rename it"))
+            faults.append(problem("reserved_column", f"column {name!r} is a column of the results; rename it"))
     return faults
 
 
 def seed_of(name: str) -> int:
     """The default seed: 63 bits of the sha256 of a row's group_id, else of its id, so that it survives reordering and
-    copying. A series shares it: the start noise decides much of what a text leaves open, so its colours agree.
+    copying. A series shares it: the start noise decides much of what a prompt leaves open, so its colours agree.
     """
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
@@ -96,13 +97,13 @@ class Validator:
 
     Args:
         base: folder that relative image paths start from.
-        default_caption: stands in for an empty caption, with a warning on the row.
-        repeated: what `repeated_ids` of an earlier pass gave: only with it are duplicates found and named.
+        default_caption: used for rows with an empty caption, which get a warning.
+        repeated: the `repeated_ids` of an earlier pass; without them no duplicate is reported.
     """
 
     def __init__(self, base: str, default_caption: str | None = None, repeated: frozenset[int] = frozenset()) -> None:
         self.base, self.default_caption, self.repeated = base, default_caption, repeated
-        self.found: list[Problem] = []
+        self.problems: list[Problem] = []
         self._ids = array("Q")
         self._first_row: dict[str, int] = {}
 
@@ -112,11 +113,11 @@ class Validator:
         return frozenset(ids[counts > 1].tolist())
 
     def check(self, number: int, values: Mapping[str, Any]) -> ManifestRow | None:
-        """The row, or None when it has problems (which are then in `found`)."""
-        before, row_id = len(self.found), values.get("id")
+        """The row, or None when it has problems (which are then in `problems`)."""
+        before, row_id = len(self.problems), values.get("id")
 
         def fault(kind: str, message: str) -> None:
-            self.found.append(Problem(kind, number, row_id, message))
+            self.problems.append(Problem(kind, number, row_id, message))
 
         self._check_id(number, row_id, fault)
         image = self._image(values, fault)
@@ -141,15 +142,16 @@ class Validator:
         page, regions, toned = values.get("page"), values.get("regions") or (), values.get("toned") or None
         if page is not None and page < 0:
             fault("bad_page", f"page {page}; pages count from 0")
-        if any(len(box or ()) != 4 or any(one is None or one < 0 for one in box) or 0 in box[2:] for box in regions):
+        if any(len(box or ()) != 4 or any(side is None or side < 0 for side in box) or 0 in box[2:] for box in regions):
             fault("bad_region", f"regions {regions!r}; give boxes [x, y, width, height] in pixels")
         if toned not in (None, "reject", "desaturate"):
             fault("bad_toned", f"toned {toned!r} is neither 'reject' nor 'desaturate'")
         expected = values.get("image_sha256")
         if expected is not None and not _SHA256.fullmatch(expected):
             fault("bad_sha256", f"image_sha256 {expected!r} is not 64 hexadecimal digits")
-        if len(self.found) > before:
+        if len(self.problems) > before:
             return None
+        assert row_id is not None  # else `_check_id` has added a problem
         negatives = tuple(prompt for prompt in values.get("anti_color_prompts") or () if prompt and prompt.strip())
         return ManifestRow(
             id=row_id,
@@ -170,11 +172,11 @@ class Validator:
             warnings=tuple(warnings),
         )
 
-    def _check_id(self, number: int, row_id: str | None, fault) -> None:
+    def _check_id(self, number: int, row_id: str | None, fault: _Fault) -> None:
         if not row_id:
             fault("bad_id", "id is empty; every row needs a unique one")
         elif not _ID.fullmatch(row_id):
-            # Ids become folder names: nothing that climbs, hides or needs quoting.
+            # Ids become folder names: no "..", no hidden folder, nothing that needs quoting.
             fault("bad_id", f"use letters, digits, '.', '_' and '-', not starting with '.' or '-', at most {MAX_ID}")
         else:
             name = row_id.casefold()
@@ -183,7 +185,7 @@ class Validator:
             if digest in self.repeated and (first := self._first_row.setdefault(name, number)) != number:
                 fault("duplicate_id", f"the same id (ignoring case) is already in row {first}")
 
-    def _image(self, values: Mapping[str, Any], fault) -> str | None:
+    def _image(self, values: Mapping[str, Any], fault: _Fault) -> str | None:
         uri, content = values.get("image"), values.get("image_bytes")
         if bool(uri) == (content is not None):
             given = "both are given" if uri else "neither is given"

@@ -1,17 +1,17 @@
-"""XML from outside: no entities, no document types, no network, no endless nesting."""
+"""Parsing untrusted XML: no entities, no document types, no network, no endless nesting."""
 
 from lxml import etree
 
 
 class UnsafeXmlError(ValueError):
-    """Not XML, or XML that asks for what is refused."""
+    """Not XML, or XML with a document type."""
 
 
 def parse_xml(content: bytes) -> etree._Element:
     """The root element of a document.
 
     Raises:
-        UnsafeXmlError: not well-formed; or it declares a document type, with which entity bombs begin.
+        UnsafeXmlError: not well-formed; or it declares a document type, as entity bombs do.
     """
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_blank_text=True)
     try:
@@ -26,9 +26,9 @@ def parse_xml(content: bytes) -> etree._Element:
 def legal(text: str) -> str:
     """`text` without the characters that XML cannot hold: captions from databases have vertical tabs and the like."""
     return "".join(
-        one
-        for one in text
-        if one in "\t\n\r" or (one >= " " and not "\ud800" <= one <= "\udfff" and one < "\ufffe") or one > "\uffff"
+        char
+        for char in text
+        if char in "\t\n\r" or (char >= " " and not "\ud800" <= char <= "\udfff" and char < "\ufffe") or char > "\uffff"
     )
 
 

@@ -1,8 +1,8 @@
-"""Errors of the batch side that a user can do something about. Importing this imports nothing heavy."""
+"""Errors of the batch side that a user can do something about. Quick to import."""
 
 
 class JobError(Exception):
-    """The job could not run, or could not go on; nothing was lost, submitting again goes on."""
+    """The job could not start or continue. Nothing is lost: submitting again resumes it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -13,23 +13,23 @@ class JobError(Exception):
 
 
 class StoreError(JobError):
-    """The output store refuses us, is full, or did not answer for as long as we were willing to wait."""
+    """The output store denies access, is full, or was unreachable for longer than the retry budget."""
 
 
 class OutputInUseError(JobError):
-    """Another run holds the output. `seconds` since it was last heard of, by the store's clock."""
+    """Another run holds the output. `seconds` since its last heartbeat, by the store's clock."""
 
     def __init__(self, run: str, host: str, pid: int, seconds: float) -> None:
         super().__init__(run)
         self.run, self.host, self.pid, self.seconds = run, host, pid, seconds
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[str, str, int, float]]:
         return type(self), (self.run, self.host, self.pid, self.seconds)
 
     def __str__(self) -> str:
         return (
-            f"the output is in use by run {self.run} on {self.host} (process {self.pid}), last heard of "
-            f"{self.seconds:.0f} s ago; see --on-running, or end it with: diffcolor-batch stop OUT"
+            f"the output is in use by run {self.run} on {self.host} (process {self.pid}), last heartbeat "
+            f"{self.seconds:.0f} s ago; see --on-running, or stop it with: diffcolor-batch stop OUT"
         )
 
 

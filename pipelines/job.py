@@ -1,16 +1,46 @@
-"""What a driver is asked for and what it tells its workers: plain data, no Ray, no torch."""
+"""What a job is asked for, and what its workers are told: plain data that travels as JSON."""
 
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
-from diffcolor.config import Config
-from pipelines.images.gray import MAX_PIXELS
+from diffcolor.config import MINI, Config
+from pipelines.images.formats.table import OutputFormat
+from pipelines.images.rules import MAX_PIXELS, Toned
 from pipelines.store.retry import Patience
+from pipelines.values import from_values, to_values
 
-AUTO = "auto"
+MAX_SHARD_ROWS = 10_000
+# Defaults that command-line options share.
+IMAGES_PER_STEP = 4
+CHECKPOINT_SECONDS, GRACE_SECONDS, STALL_SECONDS = 60.0, 60.0, 600.0
+SHARD_ROWS = 1000
+
+
+class Device(StrEnum):
+    """Where models live. Which of a machine's GPUs a worker gets is Ray's to say."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class AccessCopy(StrEnum):
+    """Formats of the smaller, lossy copies."""
+
+    jpeg = "jpeg"
+
+
+class OnRunning(StrEnum):
+    """What to do when another run holds the output."""
+
+    refuse = "refuse"
+    wait = "wait"
+    attach = "attach"
 
 
 def new_run_id() -> str:
@@ -18,25 +48,48 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
 
 
+def absolute_path(place: str) -> str:
+    """A URI as it is, a local path from the root."""
+    return place if "://" in place else str(Path(place).resolve())
+
+
+def absolute_model(name: str) -> str:
+    """The name of a model as any process finds it: a local folder from the root, everything else as it is."""
+    return absolute_path(name) if name != MINI and Path(name).is_dir() else name
+
+
+def _check_range(name: str, value: float | None, low: float, high: float | None = None) -> None:
+    if value is not None and not (low <= value and (high is None or value <= high)):
+        bound = f"at least {low:g}" if high is None else f"in {low:g} .. {high:g}"
+        raise ValueError(f"{name} is {value:g}, must be {bound}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """What may be read and what is written; part of what "the same result" means.
 
     Attributes:
-        format: "input" (the scan's own where it is lossless), "tiff", "png", "jp2" or "webp".
-        access_copy: "jpeg" for a small copy beside each output, or None.
-        access_size: its longest side in pixels.
-        toned: "reject" or "desaturate" a toned scan, unless its row says.
-        assume_srgb: accept a scan whose ICC profile is broken or of another kind.
-        mark: write into each picture's XMP that its colours are machine-made.
+        format: "input" is the scan's own format where that is lossless.
+        access_copy: format of a small copy beside each output, None for none.
+        access_size: its longest side in pixels, at least 64.
+        toned: what to do with toned scans, unless the row says otherwise.
+        assume_srgb: accept a scan whose ICC profile is broken or not a gray one.
+        mark: label each output in its XMP metadata as AI-colorized.
     """
 
-    format: str = "input"
-    access_copy: str | None = None
+    format: OutputFormat = OutputFormat.input
+    access_copy: AccessCopy | None = None
     access_size: int = 4000
-    toned: str = "reject"
+    toned: Toned = Toned.reject
     assume_srgb: bool = False
     mark: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "format", OutputFormat(self.format))
+        object.__setattr__(self, "toned", Toned(self.toned))
+        if self.access_copy is not None:
+            object.__setattr__(self, "access_copy", AccessCopy(self.access_copy))
+        _check_range("access_size", self.access_size, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,27 +97,38 @@ class JobSpec:
     """What a worker needs to know.
 
     Attributes:
-        device: "auto", "cpu" or "cuda" (which of a machine's GPUs a worker gets is Ray's to say).
-        images_per_step: K, the size of a lockstep.
-        checkpoint_seconds: how often an image's training state is saved.
-        timeout_seconds: the worker's time that one image may take; None for no limit.
-        preconditions: what the probe of the output store found.
+        output: folder or URI.
+        images_per_step: K >= 1, the images that are adapted together.
+        max_pixels: larger scans are refused before they are decoded.
+        checkpoint_seconds: >= 0, time between saves of an image's training state.
+        timeout_seconds: >= 0, worker time that one image may take; None for no limit.
+        preconditions: whether the output store keeps conditional writes, as the probe found.
         run: id of this run, in whose folder the worker logs.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     output: str
     base_model: str
     judge: str
     config: Config
-    device: str = AUTO
-    images_per_step: int = 1
+    device: Device = Device.auto
+    images_per_step: int = IMAGES_PER_STEP
     max_pixels: int = MAX_PIXELS
     outputs: OutputOptions = field(default_factory=OutputOptions)
-    checkpoint_seconds: float = 60.0
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     timeout_seconds: float | None = None
     patience: Patience = field(default_factory=Patience)
     preconditions: bool = True
     run: str = field(default_factory=new_run_id)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", Device(self.device))
+        _check_range("images_per_step", self.images_per_step, 1)
+        _check_range("max_pixels", self.max_pixels, 1)
+        _check_range("checkpoint_seconds", self.checkpoint_seconds, 0)
+        _check_range("timeout_seconds", self.timeout_seconds, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,16 +138,18 @@ class JobRequest:
     Attributes:
         columns: our column name to the manifest's.
         address: None for an embedded Ray, "auto" inside a cluster.
-        workers: number of worker actors; default one per GPU, or one on a machine without.
+        workers: number of worker processes; default one per GPU, or one on a machine without.
         gpus_per_worker, cpus_per_worker: what Ray reserves for each.
         retry_failed: run rows again whose result is "failed", or whose files `verify` found damaged.
         max_failures: "N" or "P%": stop when more rows of this run fail than this.
-        on_running: "refuse" or "wait" when another run holds the output.
-        grace_seconds: what a stopped run may still take.
-        stall_seconds: a worker that makes no step for so long is killed.
+        grace_seconds: >= 0, time that a stopped run may take to save its work.
+        stall_seconds: > 0, a worker that makes no step for so long is killed.
         shard_rows: rows of one file of `results/`.
         dry_run: end when it is known what is to be done.
-        worker: module and name of the workers' class; see `pipelines.worker.worker.Worker` for what it must offer.
+        worker: module and name of the workers' class; see `driver.cluster.JobWorker` for what it must offer.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     manifest: str
@@ -96,37 +162,44 @@ class JobRequest:
     cpus_per_worker: int | None = None
     retry_failed: bool = False
     max_failures: str | None = None
-    on_running: str = "refuse"
-    grace_seconds: float = 60.0
-    stall_seconds: float = 600.0
-    shard_rows: int = 1000
+    on_running: OnRunning = OnRunning.refuse
+    grace_seconds: float = GRACE_SECONDS
+    stall_seconds: float = STALL_SECONDS
+    shard_rows: int = SHARD_ROWS
     dry_run: bool = False
     worker: str = "pipelines.worker.worker:Worker"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "on_running", OnRunning(self.on_running))
+        _check_range("workers", self.workers, 1)
+        _check_range("gpus_per_worker", self.gpus_per_worker, 0)
+        _check_range("cpus_per_worker", self.cpus_per_worker, 1)
+        _check_range("grace_seconds", self.grace_seconds, 0)
+        _check_range("stall_seconds", self.stall_seconds, 0.1)
+        _check_range("shard_rows", self.shard_rows, 1, MAX_SHARD_ROWS)
+        failure_limit(self.max_failures, 1)
 
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """The job as it stands: rows in all, counts by status, what each worker does.
+    def located(self) -> "JobRequest":
+        """The same request with all places absolute: processes with other working folders can carry it out."""
+        spec = replace(
+            self.spec,
+            output=absolute_path(self.spec.output),
+            base_model=absolute_model(self.spec.base_model),
+            judge=absolute_model(self.spec.judge),
+        )
+        return replace(self, manifest=absolute_path(self.manifest), spec=spec)
 
-    Attributes:
-        state: "running", "finished", "stopped" (resumable), "too_many_failures" or "planned" (a dry run).
-        imported: rows whose results an earlier plan of this output had.
-    """
+    def to_json(self) -> dict[str, Any]:
+        return to_values(self)
 
-    rows: int
-    ok: int = 0
-    failed: int = 0
-    skipped: int = 0
-    imported: int = 0
-    state: str = "running"
-    workers: list[dict[str, Any]] = field(default_factory=list)
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "JobRequest":
+        """The inverse of `to_json`.
 
-    @property
-    def done(self) -> int:
-        return self.ok + self.failed + self.skipped
-
-
-Watch = Callable[[Snapshot], None]
+        Raises:
+            BadValueError: it is not a request, or a value is out of range.
+        """
+        return from_values(values, JobRequest)
 
 
 def failure_limit(text: str | None, rows: int) -> float:
@@ -137,7 +210,10 @@ def failure_limit(text: str | None, rows: int) -> float:
     """
     if text is None:
         return float("inf")
-    number = float(text.removesuffix("%"))
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = -1.0
     if not number >= 0:
-        raise ValueError(text)
+        raise ValueError(f"max_failures is {text!r}, must be a number or a share such as 5%")
     return rows * number / 100 if text.endswith("%") else number

@@ -1,4 +1,4 @@
-"""What software made a result."""
+"""The software that makes a result."""
 
 import subprocess
 from functools import cache
@@ -27,7 +27,7 @@ def libraries() -> dict[str, str | None]:
 
 @cache
 def commit() -> str | None:
-    """The git commit of the source tree that runs, "+" behind it if it was changed; None outside a repository."""
+    """The git commit of the running source tree, with "+" if it has local changes; None outside a repository."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None

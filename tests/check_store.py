@@ -51,13 +51,13 @@ def check_store(ids: list[str], output: str, ok: int | None = None) -> list[dict
     ]
     store = Store(output)
     found = status(store)
-    assert (found["state"], found["pending"], found["ok"]) == ("finished", 0, counts["ok"])
+    assert (found.state, found.pending, found.ok) == ("finished", 0, counts["ok"])
     collect(store, grace_hours=0, log_days=0)
     named = {key for row in Ledger(store).current() for key in row.files}
     stored = [store.list(folder) for folder in ("images", "artifacts", "access", "report/previews")]
     assert set().union(*stored) == named
     for folder in ("_engine/checkpoints", "_engine/probe", "_engine/runs"):
         assert store.list(folder) == []
-    assert store.litter("") == []
+    assert store.temporary_files("") == []
     assert not [key for key in store.list("_engine/plans") if "/rows/" in key]
     return published

@@ -23,6 +23,16 @@ TINY = Config(
 )
 
 
+_OF_ONE_PROCESS = {"local_ray", "processes", "cluster", "seaweed"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start Ray or an S3 server share one of pytest-xdist's processes: two Rays at once would fight."""
+    for item in items:
+        if _OF_ONE_PROCESS & set(getattr(item, "fixturenames", ())) or item.path.name == "test_s3.py":
+            item.add_marker(pytest.mark.xdist_group("servers"))
+
+
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory):
     return tiny_models.make_base_model(tmp_path_factory.mktemp("base"))
@@ -42,9 +52,16 @@ def base(base_folder):
 
 @pytest.fixture(scope="session")
 def judge(judge_folder):
-    from diffcolor.base_model import load_judge
+    from diffcolor.judge import load_judge
 
     return load_judge(str(judge_folder))
+
+
+@pytest.fixture(scope="session")
+def models(base, judge):
+    from diffcolor.models import Models
+
+    return Models(base, judge)
 
 
 def gray_picture(seed: int, height: int = 72, width: int = 80) -> np.ndarray:
@@ -98,15 +115,11 @@ def local_ray():
     """One embedded Ray for all tests that run a driver in this process."""
     import ray
 
+    from pipelines.driver.cluster import start_ray
+
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": root}},
-    )
+    environment = {"env_vars": {"PYTHONPATH": root}}
+    start_ray(address="local", num_cpus=2, include_dashboard=False, runtime_env=environment)
     yield ray
     ray.shutdown()
 
@@ -132,3 +145,17 @@ def s3_environment(monkeypatch):
 
     yield use
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def processes():
+    """Starts processes in groups of their own; none outlives the test."""
+    from tests.processes import owned_processes
+
+    with owned_processes() as owned:
+        yield owned
+
+
+@pytest.fixture
+def out(tmp_path):
+    return str(tmp_path / "out")

@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 import s3fs
 from botocore.exceptions import BotoCoreError
 
+from tests.processes import deadline
+
 KEY, SECRET = "archive", "not-a-real-secret"
 REGION = "us-east-1"
 
@@ -116,7 +118,7 @@ class _Server:
         self.kill()
         # A start on a used folder was once seen to hang: a second one gets the time that the first did not need.
         try:
-            self.start(timeout=40)
+            self.start(timeout=deadline(90))
         except AssertionError:
             self.start()
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from typer.testing import CliRunner
 
 import cli
 from diffcolor.base_model import embedded_folder
+from pipelines.commands.console import summary
+from pipelines.progress import Snapshot
+from pipelines.version import VERSION
 from tests.conftest import write_manifest, write_picture
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -43,6 +47,25 @@ def test_the_readme_shows_no_command_that_is_not_there():
         assert shown in known
 
 
+def test_the_readme_shows_the_lines_that_the_program_prints(tmp_path):
+    """The demo's progress and its proof, by their form: the numbers are those of a run."""
+    with zipfile.ZipFile(Path(__file__).parent / "fixtures" / "output-0.1.0.zip") as archive:
+        archive.extractall(tmp_path)
+    printed = [
+        summary(Snapshot(rows=8, ok=4), 26.0),
+        summary(Snapshot(rows=8, ok=8), None) + "; results in demo-colorized",
+        run("verify", tmp_path / "finished").stdout.splitlines()[0],
+    ]
+    shown = {re.sub(r"\d+", "#", line.split(" | ")[0]) for line in README.splitlines()}
+    for line in printed:
+        assert re.sub(r"\d+", "#", line) in shown
+
+
+def test_the_version_is_the_packages_and_h_is_help():
+    assert run("--version").stdout == f"diffcolor-batch {VERSION}\n"
+    assert run("submit", "-h").stdout == run("submit", "--help").stdout
+
+
 def test_a_bad_manifest_is_usage_and_names_every_problem(tmp_path):
     row = {"id": "../x", "image": "a.png", "caption": "c"}
     path = write_manifest(tmp_path / "m.parquet", [row, {**row, "id": "b", "caption": None}])
@@ -70,7 +93,7 @@ def test_a_folder_that_is_no_output_is_said(tmp_path, command):
     more = ("--id", "a", "--prompt", "x") if command == "recolor" else ()
     result = run(command, tmp_path, *more)
     assert result.exit_code == 1
-    assert "not an output" in result.stderr
+    assert "not a diffcolor-batch output" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [(), ("--id", "a"), ("--prompt", "x"), ("--id", "a", "--manifest", "m")])

@@ -47,13 +47,9 @@ def _one(kind):
     return document
 
 
-def _ray_specs():
-    return {"rayjob": _one("RayJob")["spec"], "raycronjob": _one("RayCronJob")["spec"]["jobTemplate"]}
-
-
 def _pod_templates(document):
     """The Ray groups' templates, by name; core kinds hold theirs inside their own schema."""
-    spec = document["spec"].get("jobTemplate", document["spec"])["rayClusterSpec"]
+    spec = document["spec"]["rayClusterSpec"]
     groups = {"head": spec["headGroupSpec"], **{group["groupName"]: group for group in spec["workerGroupSpecs"]}}
     return {name: group["template"] for name, group in groups.items()}
 
@@ -98,8 +94,6 @@ def test_our_schemas_are_schemas(schema):
         ("RayJob", ("spec", "rayClusterSpec", "authOptions", "enabled"), True),
         ("RayJob", ("spec", "rayClusterSpec", "headGroupSpec", "rayStartParams", "num-cpus"), 0),
         ("RayJob", ("spec", "rayClusterSpec", "headGroupSpec", "template", "spec", "terminationGracePeriod"), 120),
-        ("RayCronJob", ("spec", "concurrencyPolicy"), "Forbid"),
-        ("RayCronJob", ("spec", "jobTemplate", "spec"), {}),
         ("CronJob", ("spec", "jobTemplate", "spec", "podFailurePolicy", "rules", 0, "onExitCodes", "codes"), [2]),
     ],
 )
@@ -114,10 +108,9 @@ def test_a_wrong_field_is_refused(kind, path, value):
         _check(document, KUBERNETES[-1])
 
 
-@pytest.mark.parametrize("kind", ["RayJob", "RayCronJob"])
-def test_every_wait_is_longer_than_the_grace(kind):
-    document = _one(kind)
-    spec = document["spec"].get("jobTemplate", document["spec"])
+def test_every_wait_is_longer_than_the_grace():
+    document = _one("RayJob")
+    spec = document["spec"]
     words = shlex.split(spec["entrypoint"])
     grace = int(words[words.index("--grace") + 1])
     variables = yaml.load(spec["runtimeEnvYAML"], _Strict)["env_vars"]
@@ -135,26 +128,19 @@ def test_every_wait_is_longer_than_the_grace(kind):
     ("entrypoint", "matches"),
     [
         ("/usr/local/bin/python3.11 /usr/local/bin/diffcolor-batch submit s3://a/b --output s3://a/c", True),
-        ("python -m cli submit s3://a/b --output s3://a/c --address auto", True),
+        ("python -m pipelines.commands.run_request request.json", True),
         ("/bin/sh -c diffcolor-batch submit s3://a/b", False),
-        ("/bin/bash -c driver='^[^ ]*python[^ ]* .*(diffcolor-batch|-m cli) submit'", False),
+        ("/bin/bash -c driver='^[^ ]*python[^ ]* .*(diffcolor-batch submit|-m pipelines.commands.run_request)'", False),
         ("python -m cli status s3://a/c", False),
+        ("/usr/bin/python3 /usr/local/bin/diffcolor-batch status s3://a/c", False),
         ("ray::JobSupervisor", False),
     ],
 )
 def test_the_hook_finds_the_driver_and_nothing_else(entrypoint, matches):
     """Ending the shell around the driver instead would make Ray kill the driver."""
-    for kind in ("RayJob", "RayCronJob"):
-        head = _pod_templates(_one(kind))["head"]["spec"]["containers"][0]
-        [pattern] = re.findall(r"driver='(.*)'", head["lifecycle"]["preStop"]["exec"]["command"][-1])
-        assert bool(re.search(pattern, entrypoint)) == matches
-
-
-def test_the_two_ray_jobs_differ_only_where_they_say():
-    rayjob, nightly = (dict(spec) for spec in _ray_specs().values())
-    assert rayjob.pop("entrypoint").replace("--on-running wait", "--on-running refuse") == nightly.pop("entrypoint")
-    assert rayjob.pop("backoffLimit") > nightly.pop("backoffLimit")
-    assert rayjob == nightly
+    head = _pod_templates(_one("RayJob"))["head"]["spec"]["containers"][0]
+    [pattern] = re.findall(r"driver='(.*)'", head["lifecycle"]["preStop"]["exec"]["command"][-1])
+    assert bool(re.search(pattern, entrypoint)) == matches
 
 
 def test_every_file_brings_the_same_service_account():
@@ -179,7 +165,7 @@ def test_the_cron_job_gives_up_only_where_a_new_try_is_no_use():
 
 def test_the_image_has_the_ray_that_the_cluster_is_told():
     [ray] = re.findall(r"^ray==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    assert {spec["rayClusterSpec"]["rayVersion"] for spec in _ray_specs().values()} == {ray}
+    assert _one("RayJob")["spec"]["rayClusterSpec"]["rayVersion"] == ray
     images = {value for found in FILES.values() for path, value in _leaves(found) if path[-1] == "image"}
     [image] = images
     dockerfile = (DEPLOY / "Dockerfile").read_text()

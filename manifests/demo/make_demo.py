@@ -71,7 +71,7 @@ def main() -> None:
     for picture_id, (package, file, caption, targets) in PICTURES.items():
         with Image.open(str(files(package) / file)) as original:
             gray = original.convert("L")
-        gray.info.pop("icc_profile", None)  # it was the colours', and the grays are of their code values
+        gray.info.pop("icc_profile", None)  # it is the colour original's; the grays come from its code values
         gray.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.LANCZOS)
         path = HERE / "images" / f"{picture_id}.png"
         path.parent.mkdir(exist_ok=True)

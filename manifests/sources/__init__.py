@@ -1,1 +1,1 @@
-"""What other systems say of their images: newspapers (METS, ALTO) and IIIF, as manifest rows."""
+"""Manifest rows from other systems' descriptions of their images: newspapers (METS, ALTO) and IIIF."""

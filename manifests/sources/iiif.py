@@ -1,6 +1,7 @@
 """Rows from a IIIF Presentation 3 manifest, read from a local file (or any fsspec URI)."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import fsspec
@@ -12,9 +13,9 @@ MAX_BYTES = 64 << 20
 
 
 def rows_of_iiif(uri: str) -> list[dict[str, Any]]:
-    """One row per canvas: its first painted image, its label and the manifest's as a caption.
+    """One row per canvas: its first painted image, and the labels of manifest and canvas as a caption.
 
-    Images stay where they are (usually JPEGs of an image server: their sha256 is noted when they are read).
+    Images are not copied; usually they are JPEGs of an image server, and their sha256 is recorded when they are read.
 
     Raises:
         ManifestError: not a Presentation 3 manifest, or without images.
@@ -31,8 +32,8 @@ def rows_of_iiif(uri: str) -> list[dict[str, Any]]:
     except ValueError as error:
         raise bad("bad_iiif", f"not JSON ({error})") from error
     if not isinstance(document, dict) or document.get("type") != "Manifest":
-        found = document.get("@type") or document.get("type") if isinstance(document, dict) else type(document).__name__
-        raise bad("bad_iiif", f"not a IIIF Presentation 3 manifest (type {found!r}); convert older ones first")
+        kind = document.get("@type") or document.get("type") if isinstance(document, dict) else type(document).__name__
+        raise bad("bad_iiif", f"not a IIIF Presentation 3 manifest (type {kind!r}); convert older ones first")
     title, series = _label(document.get("label")), slug_id(str(document.get("id") or "iiif").rpartition("://")[2])
     rows = []
     for number, canvas in enumerate(document.get("items") or (), start=1):
@@ -40,7 +41,7 @@ def rows_of_iiif(uri: str) -> list[dict[str, Any]]:
         if image is None:
             continue
         own = _label(canvas.get("summary")) or _label(canvas.get("label"))
-        # "p. 3" or "12r" says where a picture stands, not what it shows.
+        # "p. 3" or "12r" is a picture's place in the volume, not what it shows.
         parts = [part for part in (title, own if len(own) > 8 else "") if part]
         rows.append(
             {
@@ -55,22 +56,23 @@ def rows_of_iiif(uri: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _images(canvas: dict[str, Any]):
+def _images(canvas: dict[str, Any]) -> Iterator[str]:
+    """URIs of the images painted on a canvas."""
     for page in canvas.get("items") or ():
         for annotation in page.get("items") or ():
             body = annotation.get("body") or {}
-            for one in body if isinstance(body, list) else [body]:
-                if not isinstance(one, dict):  # a bare URL says nothing of being an image
+            for resource in body if isinstance(body, list) else [body]:
+                if not isinstance(resource, dict):  # a bare URL, which may be anything
                     continue
-                choices = one.get("items") or [one] if one.get("type") == "Choice" else [one]
+                choices = resource.get("items") or [resource] if resource.get("type") == "Choice" else [resource]
                 yield from (choice["id"] for choice in choices if choice.get("type") == "Image" and choice.get("id"))
 
 
 def _label(value: Any) -> str:
-    """The text of a language map, English or none if there is a choice."""
+    """The text of a language map: English, else "none" (no language), else the first."""
     if isinstance(value, str):
         return value
     if not isinstance(value, dict):
         return ""
-    texts = value.get("en") or value.get("none") or next(iter(value.values()), [])
+    texts: Any = value.get("en") or value.get("none") or next(iter(value.values()), [])
     return " ".join(map(str, texts)) if isinstance(texts, list) else str(texts)

@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: rich bars on a terminal, plain lines elsewhere; always on stderr."""
+"""Progress of a running job: rich bars on a terminal, plain lines elsewhere; always on stderr."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipelines.job import Snapshot
+from pipelines.operations.status import JobStatus
+from pipelines.progress import RunState, Snapshot, WorkerProgress
 
 PLAIN_SECONDS = 10.0
 
 
 class Rate:
-    """Time left, from the rows finished since the first look; rows that were done before do not count.
+    """Time left, from the rows finished since the first snapshot; rows that were done before do not count.
 
     Rows finish by the batch: between two batches the time left counts down from what it was at the last one.
     """
@@ -23,7 +24,8 @@ class Rate:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.started = self.last_at = clock()
-        self.done_before = self.last_done = None
+        self.done_before: int | None = None
+        self.last_done = 0
 
     def eta(self, snapshot: Snapshot) -> float | None:
         """Seconds left; None before a first row of this run is done."""
@@ -54,27 +56,28 @@ def _clock(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
-def worker_line(progress: dict) -> str:
-    """One worker's doing: stage, step, ids."""
-    step = f" {progress['step']}/{progress['steps']}" if "steps" in progress else ""
-    ids = progress.get("ids", [])
+def worker_line(progress: WorkerProgress) -> str:
+    """What one worker does: stage, step, ids."""
+    step = f" {progress.step}/{progress.steps}" if progress.steps is not None else ""
+    ids = progress.ids
     shown = ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
-    return f"{progress['stage']}{step}" + (f": {shown}" if shown else "")
+    return f"{progress.stage}{step}" + (f": {shown}" if shown else "")
 
 
-def status_line(document: dict[str, Any]) -> str:
-    """One line of what `status` found."""
-    beat = document["heartbeat_age"]
-    heard = f", heard {beat:.0f} s ago on {document['host']}" if document["state"] == "running" else ""
-    left = f", about {_clock(document['eta'])} left" if document["eta"] else ""
+def status_line(status: JobStatus) -> str:
+    """A job's status in one line."""
+    heard = ""
+    if status.state is RunState.running:
+        heard = f", last heartbeat {status.heartbeat_age or 0:.0f} s ago from {status.host}"
+    left = f", about {_clock(status.eta)} left" if status.eta else ""
     return (
-        f"{document['state']}: {document['rows']} rows, {document['ok']} ok, {document['failed']} failed, "
-        f"{document['skipped']} skipped, {document['pending']} pending{left}{heard}"
+        f"{status.state}: {status.rows} rows, {status.ok} ok, {status.failed} failed, "
+        f"{status.skipped} skipped, {status.pending} pending{left}{heard}"
     )
 
 
 def event_line(event: dict[str, Any]) -> str:
-    """One event for people."""
+    """One event as a line for people."""
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
     facts = {key: value for key, value in event.items() if key not in ("time", "writer", "event")}
     return f"{at} {event['writer']} {event['event']}" + "".join(f" {key}={value}" for key, value in facts.items())
@@ -100,14 +103,15 @@ def watching(console: Console) -> Iterator[Callable[[Snapshot], None]]:
 
 
 def _plain(console: Console, rate: Rate) -> Callable[[Snapshot], None]:
-    last: dict[str, object] = {"time": 0.0, "done": -1}
+    last_time, last_done = 0.0, -1
 
     def show(snapshot: Snapshot) -> None:
+        nonlocal last_time, last_done
         eta, now = rate.eta(snapshot), time.monotonic()
-        if snapshot.done == last["done"] and now - last["time"] < PLAIN_SECONDS:
+        if snapshot.done == last_done and now - last_time < PLAIN_SECONDS:
             return
-        last.update(time=now, done=snapshot.done)
-        doing = "; ".join(worker_line(progress) for progress in snapshot.workers if progress["stage"] != "idle")
+        last_time, last_done = now, snapshot.done
+        doing = "; ".join(worker_line(progress) for progress in snapshot.workers if progress.stage != "idle")
         console.print(
             summary(snapshot, eta) + (f" | {doing}" if doing else ""), soft_wrap=True, highlight=False, markup=False
         )

@@ -1,31 +1,95 @@
-"""`verify`, `report`, `review`, `export`: what has been made, what of it is wanted, and where it goes."""
+"""`recolor`, `verify`, `report`, `review`, `export`: what becomes of finished pictures."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipelines.commands.terminal import OK, ROWS_FAILED, USAGE, Json, Output, open_output, print_json, reported, say
+from diffcolor.config import Preset
+from pipelines.commands.exit_codes import ExitCode
+from pipelines.commands.terminal import (
+    DeviceOption,
+    EtaOption,
+    Json,
+    Output,
+    open_output,
+    print_json,
+    reported,
+    say,
+)
+from pipelines.job import Device
 
 app = typer.Typer()
 
 
 @app.command()
-def verify(
-    output: Annotated[str | None, typer.Argument(help="Output folder or URI.")] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Look at about so many rows only.")] = None,
-    pair: Annotated[
-        tuple[str, str] | None, typer.Option(help="Compare any two files instead: the scan, the colour picture.")
-    ] = None,
-    page: Annotated[int | None, typer.Option(min=0, help="With --pair: page of the scan, from 0.")] = None,
+def recolor(
+    output: Output,
+    id: Annotated[str | None, typer.Option(help="The row to recolour.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="Target prompt; repeatable.")] = None,
+    manifest: Annotated[str | None, typer.Option(help="Parquet with id and target_prompts, instead of --id.")] = None,
+    preset: Annotated[Preset | None, typer.Option(help="Default: the job's.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Default: the job's.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Default: the job's.")] = None,
+    device: DeviceOption = Device.auto,
+    eta: EtaOption = None,
     as_json: Json = False,
 ) -> None:
-    """Read every output again: its hash, its size, its luminance against the scan, its tone curve, its mark.
-    Exits 3 on any difference."""
-    if (pair is None) == (output is None):
-        raise typer.BadParameter("give an output, or --pair SCAN PICTURE")
-    if pair:
+    """Give finished rows new colours by text. No training; the original image file is not needed."""
+    if bool(manifest) == bool(id) or bool(id) != bool(prompt):
+        raise typer.BadParameter("give --id with one or more --prompt, or --manifest alone")
+    open_output(output)
+    from dataclasses import asdict
+
+    from manifests.read import read_recolor_requests
+    from pipelines.curation.recolor import Recolorer
+    from pipelines.ledger.results import Output as OutputRecord
+
+    made: list[tuple[str, OutputRecord]] = []
+    has_failures = False
+    with reported():
+        requests = read_recolor_requests(manifest) if manifest else [(id or "", tuple(prompt or ()))]
+        recolorer = Recolorer(
+            output,
+            preset=preset and preset.value,
+            etas=eta,
+            device=device,
+            base_model=base_model,
+            judge=judge,
+        )
+        for row_id, outcome in recolorer.recolor_all(requests, again=bool(preset or eta)):
+            if isinstance(outcome, Exception):
+                say(f"{row_id}: {outcome}")
+                has_failures = True
+            else:
+                made += [(row_id, picture) for picture in outcome]
+    if as_json:
+        print_json([{"id": row_id, **asdict(picture)} for row_id, picture in made])
+    else:
+        for row_id, picture in made:
+            typer.echo(f"{row_id}: {picture.prompt}: {output.rstrip('/')}/{picture.image} (eta {picture.eta:g})")
+    raise typer.Exit(ExitCode.ROWS_FAILED if has_failures else ExitCode.OK)
+
+
+@app.command()
+def verify(
+    output: Annotated[str | None, typer.Argument(help="Output folder or URI.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Check only about this many rows, spread over the manifest.")
+    ] = None,
+    pair: Annotated[
+        tuple[str, str] | None, typer.Option(help="Compare any two files instead: the scan and the colour picture.")
+    ] = None,
+    page: Annotated[int | None, typer.Option(min=0, help="With --pair: page of the scan, counted from 0.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check every output file: hash, size, luminance against the scan, tone curve and AI label.
+
+    Exits with 3 if anything differs."""
+    if pair and output is None:
         raise typer.Exit(_verify_pair(*pair, page, as_json))
+    if pair or output is None:
+        raise typer.BadParameter("give an output, or --pair SCAN PICTURE")
     open_output(output)
     from pipelines.curation.verify import verify as verify_output
 
@@ -41,7 +105,7 @@ def verify(
         )
         for difference in found.differences:
             typer.echo(f"  {difference.id}: {difference.file}: {difference.what}")
-    raise typer.Exit(ROWS_FAILED if found.differences or found.luminance_mismatches else OK)
+    raise typer.Exit(ExitCode.ROWS_FAILED if found.differences or found.luminance_mismatches else ExitCode.OK)
 
 
 def _verify_pair(scan: str, picture: str, page: int | None, as_json: bool) -> int:
@@ -52,19 +116,19 @@ def _verify_pair(scan: str, picture: str, page: int | None, as_json: bool) -> in
         with reported():
             found = verify_pair(scan, picture, page)
     except (InputImageError, ValueError, FileNotFoundError) as error:
-        say(f"cannot be compared: {error}")
-        return ROWS_FAILED
+        say(f"the files cannot be compared: {error}")
+        return ExitCode.ROWS_FAILED
     if as_json:
         print_json({"pixels": found.pixels, "mismatches": found.mismatches, "largest": found.largest})
     else:
         where = f", by up to {found.largest}, first at x={found.first[0]}, y={found.first[1]}" if found.first else ""
         typer.echo(f"{found.mismatches} of {found.pixels} pixels differ in luminance{where}")
-    return ROWS_FAILED if found.mismatches else OK
+    return ExitCode.ROWS_FAILED if found.mismatches else ExitCode.OK
 
 
 @app.command()
 def report(output: Output) -> None:
-    """Write the report: OUT/report/index.html, to look at every picture and decide. (A job's end writes it, too.)"""
+    """Write the review page OUT/report/index.html. (Every job writes it when it ends.)"""
     from pipelines.curation.report.report import write_report
 
     store = open_output(output)
@@ -76,10 +140,10 @@ def report(output: Output) -> None:
 @app.command()
 def review(
     output: Output,
-    decisions: Annotated[str, typer.Option(help="The CSV that the report saved; file or URI.")],
+    decisions: Annotated[str, typer.Option(help="The CSV file saved from the report; file or URI.")],
     as_json: Json = False,
 ) -> None:
-    """Apply a curator's decisions: approved pictures go to OUT/final, picked variants become the default."""
+    """Apply a curator's decisions: approved pictures are copied to OUT/final, picked variants become the default."""
     from dataclasses import asdict
 
     from pipelines.curation.report.report import write_report
@@ -92,7 +156,7 @@ def review(
             done = apply(output, read_decisions(decisions))
         except RecolorError as error:
             say(str(error))
-            raise typer.Exit(ROWS_FAILED) from error
+            raise typer.Exit(ExitCode.ROWS_FAILED) from error
         write_report(store)
     if as_json:
         print_json(asdict(done))
@@ -102,41 +166,54 @@ def review(
             + (f", {done.removed} were taken out" if done.removed else "")
         )
         for row_id in done.stale:
-            say(f"  {row_id}: its picture was made anew since it was looked at; decide again in the new report")
+            say(f"  {row_id}: its picture has changed since it was reviewed; decide again in the new report")
         for row_id in done.unknown:
             say(f"  {row_id}: no such id")
         for row_id, reason in done.failed.items():
-            say(f"  {row_id}: the picked runner-up could not be made: {reason}")
-    raise typer.Exit(ROWS_FAILED if done.failed else USAGE if done.stale or done.unknown else OK)
+            say(f"  {row_id}: the picked variant could not be made: {reason}")
+    raise typer.Exit(
+        ExitCode.ROWS_FAILED if done.failed else ExitCode.USAGE if done.stale or done.unknown else ExitCode.OK
+    )
 
 
 @app.command()
 def export(
     output: Output,
-    destination: Annotated[str, typer.Argument(help="Folder or URI; nothing in it is overwritten.")],
-    everything: Annotated[bool, typer.Option("--all", help="Rows that nobody has decided about, too.")] = False,
-    variants: Annotated[bool, typer.Option(help="The other prompts' pictures, too, as ..._a02 and so on.")] = False,
-    premis: Annotated[bool, typer.Option(help="A PREMIS record beside each picture.")] = False,
+    destination: Annotated[str, typer.Argument(help="Folder or URI. Existing files are never overwritten.")],
+    everything: Annotated[bool, typer.Option("--all", help="Also export rows that have not been reviewed.")] = False,
+    variants: Annotated[
+        bool, typer.Option(help="Also export the pictures of the other prompts, as ..._a02 and so on.")
+    ] = False,
+    premis: Annotated[bool, typer.Option(help="Write a PREMIS record beside each picture.")] = False,
     bagit: Annotated[bool, typer.Option(help="Make the destination a BagIt bag.")] = False,
     iiif: Annotated[
-        str | None, typer.Option(help="URL at which the destination will be served: writes a IIIF manifest.")
+        str | None, typer.Option(help="Write a IIIF manifest; the URL at which the destination will be served.")
     ] = None,
     c2pa_certificate: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="PEM chain: sign the pictures (extra [c2pa]).")
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Sign the pictures with this PEM certificate chain (needs the extra [c2pa]).",
+        ),
     ] = None,
-    c2pa_key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="PEM of its private key.")] = None,
+    c2pa_key: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="PEM file of the certificate's private key.")
+    ] = None,
     c2pa_algorithm: Annotated[str, typer.Option(help="es256, es384, ps256, ed25519, ...")] = "es256",
     c2pa_timestamp: Annotated[str | None, typer.Option(help="URL of a time-stamping authority.")] = None,
 ) -> None:
-    """Copy approved pictures to a place of their own, under the scans' names, with their records."""
+    """Copy approved images to another folder, named after the originals, with their metadata records."""
     from pipelines.curation.export.c2pa import Certificate, SigningError
     from pipelines.curation.export.export import ExportError, Options
     from pipelines.curation.export.export import export as export_to
 
-    if (c2pa_certificate is None) != (c2pa_key is None):
-        raise typer.BadParameter("--c2pa-certificate and --c2pa-key go together")
+    certificate = None
+    if c2pa_certificate and c2pa_key:
+        certificate = Certificate(c2pa_certificate, c2pa_key, c2pa_algorithm, c2pa_timestamp)
+    elif c2pa_certificate or c2pa_key:
+        raise typer.BadParameter("--c2pa-certificate and --c2pa-key must be given together")
     open_output(output)
-    certificate = c2pa_certificate and Certificate(c2pa_certificate, c2pa_key, c2pa_algorithm, c2pa_timestamp)
     options = Options(
         everything=everything, variants=variants, premis=premis, bagit=bagit, iiif=iiif, certificate=certificate
     )
@@ -145,7 +222,7 @@ def export(
             made = export_to(output, destination, options)
     except (ExportError, SigningError) as error:
         say(str(error))
-        raise typer.Exit(USAGE) from error
+        raise typer.Exit(ExitCode.USAGE) from error
     typer.echo(f"{destination}: {len(made)} pictures")
     if not made:
-        say("nothing is approved yet: look at report/index.html, then `review`; or export --all")
+        say("nothing is approved yet: open report/index.html, then run `review`; or export with --all")

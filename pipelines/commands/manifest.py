@@ -1,62 +1,77 @@
 """`diffcolor-batch manifest ...`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.commands.terminal import ColumnOption, DefaultCaption, Json, columns, print_json, reported, say
 
-app = typer.Typer(no_args_is_help=True, help="Build, validate and look at manifests.")
+if TYPE_CHECKING:
+    from manifests.sources.alto import Size
+
+app = typer.Typer(no_args_is_help=True, help="Build, validate and show manifests.")
 
 
 @app.command("build")
 def build_manifest(
-    folder: Annotated[str | None, typer.Argument(help="Folder of images, any fsspec URI; subfolders too.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write.")] = Path("manifest.parquet"),
+    folder: Annotated[
+        str | None, typer.Argument(help="Folder of images, any fsspec URI; subfolders are included.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Manifest file to write.")] = Path("manifest.parquet"),
     captions: Annotated[
         str | None, typer.Option(help="CSV with columns file, caption, and others of a manifest; lists as 'a|b'.")
     ] = None,
     alto: Annotated[
         str | None, typer.Option(help="Folder of ALTO files: a row for each illustration of the folder's pages.")
     ] = None,
-    mets: Annotated[str | None, typer.Option(help="METS file instead of a folder: its pages' illustrations.")] = None,
+    mets: Annotated[
+        str | None, typer.Option(help="METS file instead of a folder: a row for each illustration of its pages.")
+    ] = None,
     iiif: Annotated[str | None, typer.Option(help="IIIF Presentation 3 manifest (a file) instead of a folder.")] = None,
 ) -> None:
-    """Make a manifest from a folder of images and a CSV of captions, from METS/ALTO, or from IIIF."""
+    """Build a manifest from a folder of images and a CSV of captions, from METS/ALTO, or from IIIF."""
     from manifests.build import build, write
+    from manifests.sources.alto import rows_of_pages
     from manifests.sources.iiif import rows_of_iiif
-    from manifests.sources.newspapers import pages_of_folders, pages_of_mets, rows_of_pages
+    from manifests.sources.pages import pages_of_folders, pages_of_mets
+    from pipelines.images.formats.table import SUFFIXES
 
-    if sum(one is not None for one in (folder, mets, iiif)) != 1:
+    if sum(source is not None for source in (folder, mets, iiif)) != 1:
         raise typer.BadParameter("give one of FOLDER, --mets and --iiif")
     if (alto and not folder) or (captions and (alto or not folder)):
         raise typer.BadParameter("--alto and --captions go with FOLDER, one at a time")
     with reported():
         if iiif:
             built = write(rows_of_iiif(iiif), output, iiif)
-        elif mets or alto:
-            pages, alone = (pages_of_mets(mets), ()) if mets else pages_of_folders(folder, alto)
+        elif folder and not alto:
+            built = build(folder, output, SUFFIXES, captions)
+        else:
+            alone: tuple[str, ...] = ()
+            if folder and alto:
+                pages, alone = pages_of_folders(folder, alto, SUFFIXES)
+            else:
+                pages = pages_of_mets(mets or "", SUFFIXES)
             rows, left_out = rows_of_pages(pages, _size_of)
             for reason in left_out:
                 say(f"  left out: {reason}")
-            built = write(rows, output, mets or folder, alone)
-        else:
-            built = build(folder, output, captions)
+            built = write(rows, output, mets or folder or "", alone)
     typer.echo(f"{output}: {built.rows} rows")
     for row_id in built.uncaptioned:
         say(f"  no caption: {row_id}")
     for file in built.unmatched:
         say(f"  without a counterpart: {file}")
+    for suffix, count in built.left_out.items():
+        say(f"  left out: {count} x {suffix or 'no suffix'}, not an image format that is read")
 
 
-def _size_of(uri: str):
-    """Of an image its size and resolution, from its header."""
+def _size_of(uri: str) -> "Size":
+    """An image's size and resolution, from its header."""
     from manifests.errors import ManifestError, Problem
-    from manifests.sources.newspapers import Size
+    from manifests.sources.alto import Size
     from pipelines.images.errors import InputImageError
-    from pipelines.images.raster import open_raster
-    from pipelines.store.store import fetch_uri
+    from pipelines.images.formats.codecs import open_raster
+    from pipelines.store.fetch import fetch_uri
 
     try:
         with fetch_uri(uri) as file:
@@ -73,23 +88,23 @@ def validate(
     column: ColumnOption = None,
     default_caption: DefaultCaption = None,
     look: Annotated[
-        int | None, typer.Option(min=1, help="Read about so many of the images, too, spread over the manifest.")
+        int | None, typer.Option(min=1, help="Also read about this many of the images, spread over the manifest.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check every row; list every problem (exit 2). With --look, say what the images are and which would fail."""
+    """Check every row and list every problem (exit code 2). With --look, report which images would fail, and why."""
     from manifests.read import read_rows, validated
 
     with reported():
         count = validated(manifest, columns(column), default_caption)
         if look:
-            from pipelines.images.gray import Rules
-            from pipelines.operations.input_survey import Outlook
+            from pipelines.images.rules import Rules
+            from pipelines.operations.input_survey import InputSurvey
 
-            outlook, every = Outlook(), max(1, count // look)
+            outlook, every = InputSurvey(), max(1, count // look)
             for number, row in enumerate(read_rows(manifest, columns(column), default_caption)):
                 if number % every == 0:
-                    outlook.look(row, Rules())
+                    outlook.add(row, Rules())
     if as_json:
         print_json({"rows": count, **(outlook.to_json() if look else {})})
         return
@@ -105,7 +120,7 @@ def show(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows to show.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Show the first rows as they are understood: colour hints applied, seeds filled in."""
+    """Show the first rows as they will be run: colour hints applied, seeds filled in."""
     from dataclasses import asdict
     from itertools import islice
 

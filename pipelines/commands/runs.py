@@ -1,76 +1,79 @@
-"""`status`, `list`, `logs`, `stop`, `gc`: from the output store alone."""
+"""`status`, `list`, `logs`, `stop`, `gc`: they need the output store alone, no cluster."""
 
 import time
 from typing import Annotated
 
 import typer
 
-from pipelines.commands.terminal import IN_USE, OK, Json, Output, open_output, print_json, reported, say
+from pipelines.commands.exit_codes import ExitCode
+from pipelines.commands.terminal import Json, Output, open_output, print_json, reported, say
+from pipelines.progress import RunState
 
 app = typer.Typer()
 
 
 @app.command()
 def status(output: Output, as_json: Json = False) -> None:
-    """How far a job is, from its output alone."""
+    """Show a job's progress, read from its output folder."""
     from pipelines.commands.console import status_line, worker_line
     from pipelines.operations.status import status as status_of
 
     store = open_output(output)
     with reported():
-        document = status_of(store)
+        found = status_of(store)
     if as_json:
-        print_json(document)
+        print_json(found.to_json())
         return
-    typer.echo(status_line(document))
-    for worker in document["workers"]:
+    typer.echo(status_line(found))
+    for worker in found.workers:
         typer.echo(f"  {worker_line(worker)}")
-    for error in document["errors"]:
-        typer.echo(f"  failed: {error['id']}: {error['kind']}: {error['message']}")
+    for row in found.errors:
+        typer.echo(f"  failed: {row.id}: {row.kind}: {row.message}")
 
 
 @app.command("list")
 def list_outputs(
     root: Annotated[str, typer.Argument(help="Folder or URI that holds outputs.")], as_json: Json = False
 ) -> None:
-    """The outputs at a place, and how far each is."""
+    """List the outputs under a folder or URI, with progress."""
     from pipelines.commands.console import status_line
     from pipelines.operations.status import outputs
     from pipelines.operations.status import status as status_of
     from pipelines.store.store import Store
 
     with reported():
-        documents = [status_of(Store(uri).hurried()) for uri in outputs(Store(root).hurried())]
+        found = [status_of(Store(uri).with_timeout()) for uri in outputs(Store(root).with_timeout())]
     if as_json:
-        print_json(documents)
+        print_json([job.to_json() for job in found])
         return
-    for document in documents:
-        typer.echo(f"{document['output']}\n  {status_line(document)}")
-    if not documents:
+    for job in found:
+        typer.echo(f"{job.output}\n  {status_line(job)}")
+    if not found:
         say(f"no outputs of diffcolor-batch submit at {root}")
 
 
 @app.command()
 def logs(
     output: Output,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
-    run: Annotated[str | None, typer.Option(help="A run's id. Default: the latest.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the run ends.")] = False,
+    run: Annotated[str | None, typer.Option(help="Id of the run. Default: the latest.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")] = False,
 ) -> None:
-    """What happened in a run, from its output alone."""
+    """Show the events of a run, read from its output folder."""
     import json
 
     from pipelines.commands.console import event_line
     from pipelines.ledger.ledger import Ledger
     from pipelines.store.events import read_events
-    from pipelines.store.lease import look
+    from pipelines.store.lease import read_lease
 
-    store, seen = open_output(output), set()
+    store = open_output(output)
+    seen: set[str] = set()
     with reported():
-        run = run or Ledger(store).read_job()["run"]
+        run = run or Ledger(store).read_job().run
         while True:
-            held = look(store) if follow else None
-            goes_on = held is not None and held.holder.run == run and held.is_alive
+            lease = read_lease(store) if follow else None
+            goes_on = lease is not None and lease.holder.run == run and lease.is_alive
             for event in read_events(store, run, seen):
                 typer.echo(json.dumps(event) if as_json else event_line(event))
             if not goes_on:
@@ -84,7 +87,7 @@ def stop(
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the run's end.")] = 120.0,
     as_json: Json = False,
 ) -> None:
-    """End the run that holds an output, in good order: images end or are checkpointed. Submit again to go on."""
+    """Stop the run that holds an output: images are finished or checkpointed. Submit again to resume."""
     from pipelines.commands.console import status_line
     from pipelines.operations.status import request_stop
     from pipelines.operations.status import status as status_of
@@ -97,28 +100,28 @@ def stop(
         else:
             say(f"asked run {run} to stop")
         deadline = time.monotonic() + wait
-        while (document := status_of(store))["state"] == "running" and time.monotonic() < deadline:
+        while (found := status_of(store)).state is RunState.running and time.monotonic() < deadline:
             time.sleep(1.0)
     if as_json:
-        print_json(document)
+        print_json(found.to_json())
     else:
-        typer.echo(status_line(document))
-    raise typer.Exit(IN_USE if document["state"] == "running" else OK)
+        typer.echo(status_line(found))
+    raise typer.Exit(ExitCode.IN_USE if found.state is RunState.running else ExitCode.OK)
 
 
 @app.command()
 def gc(
     output: Output,
-    grace: Annotated[float, typer.Option(min=0, help="Hours: what is younger stays.")] = 24.0,
-    log_days: Annotated[float, typer.Option(min=0, help="Days that the events of a run are kept.")] = 30.0,
+    grace: Annotated[float, typer.Option(min=0, help="Keep files newer than this many hours.")] = 24.0,
+    log_days: Annotated[float, typer.Option(min=0, help="Keep the events of runs for this many days.")] = 30.0,
 ) -> None:
-    """Remove what no result names: leavings of killed writers, lost races and closed shards."""
+    """Delete files that no result refers to, left by interrupted or concurrent runs."""
     from pipelines.operations.gc import collect
-    from pipelines.store.lease import take
+    from pipelines.store.lease import acquire
 
     store = open_output(output)
     with reported():
-        lease = take(store, "gc", dict)
+        lease = acquire(store, "gc", {})
         try:
             count = collect(store, grace, log_days, lease.lost.is_set)
         finally:

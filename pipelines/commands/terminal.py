@@ -1,50 +1,58 @@
-"""What all commands share: exit codes, messages on stderr, JSON on stdout, errors as a line and a code."""
+"""What all commands share: options, messages on stderr, JSON on stdout, errors as a line and an exit code."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-OK, UNEXPECTED, USAGE, ROWS_FAILED, STOPPED, UNAVAILABLE, IN_USE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 7, 130
-EXIT_CODES = (
-    "Exit codes: 0 all rows ok or skipped; 1 unexpected; 2 bad usage or manifest; 3 rows failed, or files differ; "
-    "4 stopped, submit again to go on; 5 store or cluster unavailable, submit again to go on; 7 output in use; "
-    "130 interrupted twice."
-)
+from diffcolor.config import Preset
+from pipelines.commands.exit_codes import ExitCode
+from pipelines.job import Device
+
+if TYPE_CHECKING:
+    from pipelines.store.store import Store
+
 console = Console(stderr=True)
 
-
-class Preset(StrEnum):
-    paper = "paper"
-    balanced = "balanced"
-    draft = "draft"
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-PresetOption = Annotated[Preset, typer.Option(help="How long each image is trained and sampled.")]
-BaseModelOption = Annotated[
-    str, typer.Option(help="'mini' (embedded), a diffusers folder, or a hub id of a Stable Diffusion 1.x/2.x model.")
+# Panels of the help of commands that have many options.
+PICTURES, METHOD, WORKERS, RESUMING, CLUSTER = "Pictures", "Method", "Workers", "Stopping and resuming", "Cluster"
+PresetOption = Annotated[
+    Preset, typer.Option(help="How long each image is trained and sampled.", rich_help_panel=METHOD)
 ]
-JudgeOption = Annotated[str, typer.Option(help="'mini' (embedded), a local open_clip folder, or MODEL:TAG.")]
-DeviceOption = Annotated[Device, typer.Option(help="auto: cuda where the workers have a GPU.")]
+BaseModelOption = Annotated[
+    str,
+    typer.Option(
+        help="'mini' (embedded), a diffusers folder, or a hub id of a Stable Diffusion 1.x/2.x model.",
+        rich_help_panel=METHOD,
+    ),
+]
+JudgeOption = Annotated[
+    str,
+    typer.Option(help="CLIP model: 'mini' (embedded), an open_clip folder, or MODEL:TAG.", rich_help_panel=METHOD),
+]
+DeviceOption = Annotated[Device, typer.Option(help="auto: cuda where the workers have a GPU.", rich_help_panel=WORKERS)]
 ColumnOption = Annotated[
     list[str] | None,
-    typer.Option("--column", help="OURS=THEIRS: read our column from one of another name. Repeatable."),
+    typer.Option("--column", help="OURS=THEIRS: read our column from one with another name. Repeatable."),
 ]
 DefaultCaption = Annotated[
-    str | None, typer.Option(help="Context prompt of rows without a caption, such as 'a colorful photograph'.")
+    str | None, typer.Option(help="Context prompt for rows without a caption, such as 'a colorful photograph'.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Output = Annotated[str, typer.Argument(help="Output folder or URI of a submit.")]
+ImagesPerStep = Annotated[
+    int,
+    typer.Option("--images-per-step", "-k", min=1, help="Images adapted together.", rich_help_panel=WORKERS),
+]
+EtaOption = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--eta", help="Interpolation weight(s) to try instead of the preset's. Repeatable.", rich_help_panel=METHOD
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Output = Annotated[str, typer.Argument(help="Output folder or URI of a submitted job.")]
 
 
 def say(message: str) -> None:
@@ -55,15 +63,6 @@ def say(message: str) -> None:
 def print_json(document: Any) -> None:
     """A document for machines."""
     typer.echo(json.dumps(document, indent=2, default=str))
-
-
-def exit_code(state: str, failed: int) -> int:
-    """The code of a run that ended in `state`."""
-    if state == "stopped":
-        return STOPPED
-    if state in ("failed", "interrupted"):
-        return UNAVAILABLE
-    return ROWS_FAILED if failed or state == "too_many_failures" else OK
 
 
 @contextmanager
@@ -77,16 +76,16 @@ def reported() -> Iterator[None]:
         yield
     except ManifestError as error:
         say(str(error))
-        raise typer.Exit(USAGE) from error
+        raise typer.Exit(ExitCode.USAGE) from error
     except OutputInUseError as error:
         say(str(error))
-        raise typer.Exit(IN_USE) from error
+        raise typer.Exit(ExitCode.IN_USE) from error
     except (JobError, DiffColorError) as error:
         say(str(error))
-        raise typer.Exit(UNAVAILABLE) from error
+        raise typer.Exit(ExitCode.UNAVAILABLE) from error
     except KeyboardInterrupt as error:
-        say("interrupted; submit again to go on with what is missing")
-        raise typer.Exit(INTERRUPTED) from error
+        say("interrupted; submit again to resume")
+        raise typer.Exit(ExitCode.INTERRUPTED) from error
 
 
 def columns(pairs: list[str] | None) -> dict[str, str]:
@@ -100,18 +99,18 @@ def columns(pairs: list[str] | None) -> dict[str, str]:
     return mapping
 
 
-def open_output(output: str):
-    """The store of a submit's output, for who asks questions.
+def open_output(output: str) -> "Store":
+    """The store of a submitted job's output, with a short retry budget.
 
     Raises:
-        typer.Exit: it is not one, or cannot be reached; said why.
+        typer.Exit: it is not one, or cannot be reached; the reason has been printed.
     """
-    from pipelines.ledger.ledger import JOB_KEY
+    from pipelines.ledger.layout import JOB_KEY
     from pipelines.store.store import Store
 
     with reported():
-        store = Store(output).hurried()
+        store = Store(output).with_timeout()
         if store.exists(JOB_KEY):
             return store
-    say(f"{output} holds no {JOB_KEY}: it is not an output of diffcolor-batch submit")
-    raise typer.Exit(UNEXPECTED)
+    say(f"{output}: not a diffcolor-batch output folder (no {JOB_KEY})")
+    raise typer.Exit(ExitCode.UNEXPECTED)

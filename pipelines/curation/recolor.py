@@ -1,5 +1,5 @@
-"""`recolor`: new prompts for rows that were fitted before. No training, and the input file is not needed:
-any picture we made holds the scan's gray values exactly, as its luma."""
+"""`recolor`: new prompts for rows that are already fitted. It needs neither training nor the input file, because every
+picture that we made holds the scan's gray values exactly, as its luma."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -8,24 +8,24 @@ from typing import BinaryIO
 import torch
 
 from diffcolor.artifact import from_bytes, read_record
-from diffcolor.base_model import load_base_model, load_judge, resolve_device
 from diffcolor.colorize import recolor as sample_prompts
-from diffcolor.config import config_from, preset_for
+from diffcolor.config import preset_for
 from diffcolor.errors import DiffColorError
+from diffcolor.models import load_models
 from pipelines.errors import RecolorError
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
+from pipelines.images.formats.codecs import open_raster
 from pipelines.images.gray import GrayImage, Source
 from pipelines.images.icc import read_profile
 from pipelines.images.paint import read_luma
-from pipelines.images.raster import open_raster
 from pipelines.images.view import View
-from pipelines.job import AUTO, OutputOptions
+from pipelines.job import Device
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import OK, Output, ResultRow
 from pipelines.store.store import Store
-from pipelines.worker.painting import Studio
-from pipelines.worker.provenance import Making, store_provenance
+from pipelines.worker.painting import PictureWriter
+from pipelines.worker.provenance import GenerationContext, store_provenance
 
 
 class Recolorer:
@@ -37,23 +37,20 @@ class Recolorer:
         *,
         preset: str | None = None,
         etas: Sequence[float] | None = None,
-        device: str = AUTO,
+        device: str = Device.auto,
         base_model: str | None = None,
         judge: str | None = None,
     ) -> None:
-        """What is not given is the job's, as it was then."""
+        """Parameters that are None are taken from the job."""
         store = Store(output)
         job = Ledger(store).read_job()
-        self.store = Store(output, preconditions=job["preconditions"])
-        self.ledger, self.plan = Ledger(self.store), job["plan"]
-        self.options = OutputOptions(**job.get("outputs", {}))
-        base_model = base_model or job["base_model"]
-        self.config = preset_for(preset, base_model) if preset else config_from(job["config"])
+        self.store = Store(output, preconditions=job.preconditions)
+        self.ledger, self.plan, self.options = Ledger(self.store), job.plan, job.outputs
+        base_model = base_model or job.base_model
+        self.config = preset_for(preset, base_model) if preset else job.config
         if etas:
             self.config = replace(self.config, etas=tuple(etas))
-        device = resolve_device(device)
-        self.base = load_base_model(base_model, device)
-        self.judge = load_judge(judge or job["judge"], device)
+        self.models = load_models(base_model, judge or job.judge, device)
 
     def recolor_all(
         self, requests: Iterable[tuple[str, Sequence[str]]], again: bool = False
@@ -62,11 +59,12 @@ class Recolorer:
 
         Args:
             requests: ids and their prompts.
-            again: sample a prompt that the row has already once more (with another eta, say), in the place of the old.
+            again: sample prompts that the row already has once more, for example at another eta, and replace their
+                outputs.
 
         Yields:
-            id, and its outputs or what was in the way: a RecolorError (no such row, not `ok`, its files damaged), or an
-            ArtifactError (another base model's, or damaged).
+            id, and either its outputs or an error: RecolorError (no such row, its status is not `ok`, or a file is
+            damaged) or ArtifactError (damaged, or fitted on another base model).
         """
         wanted = {row_id: tuple(dict.fromkeys(prompts)) for row_id, prompts in requests}
         for shard, number, row in self.ledger.outcomes(self.plan):
@@ -81,10 +79,10 @@ class Recolorer:
             yield row_id, RecolorError(row_id, "no such id in the results; see `status`, or submit it first")
 
     def sample_at(self, row_id: str, prompt: str, eta: float) -> Output:
-        """A prompt of a row once more, at one eta, in the place of what it has.
+        """Samples a prompt of a row once more, at one eta, and replaces its output.
 
         Raises:
-            RecolorError, ArtifactError: what is in the way.
+            RecolorError, ArtifactError: as `recolor_all` yields them.
         """
         before, self.config = self.config, replace(self.config, etas=(eta,))
         try:
@@ -112,41 +110,39 @@ class Recolorer:
         return [outputs[prompt] for prompt in prompts]
 
     def _paint(self, row: ResultRow, prompts: list[str]) -> dict[str, Output]:
+        """Samples and stores the prompts' pictures; the outputs by prompt."""
         view = self._view(row)
+        assert row.input_sha256 is not None, "an ok row has the sha256 of its input"
         content = self._read(row, row.artifact, row.artifact_sha256)
         record = read_record(content)
         gray = torch.from_numpy(view.gray(record.height, record.width))[None]
-        fitted = from_bytes(content, gray, self.base)
-        ladders = sample_prompts(self.base, self.judge, [(fitted, prompt) for prompt in prompts], self.config)
-        studio = Studio(
+        fitted = from_bytes(content, gray, self.models.base)
+        ladders = sample_prompts(self.models, [(fitted, prompt) for prompt in prompts], self.config)
+        writer = PictureWriter(
             store=self.store,
             options=self.options,
-            row_id=row.id,
+            models=self.models.identity,
             view=view,
-            model=f"{self.base.name} {self.base.digest[:16]}",
-            original=row.image or row.id,
-            original_sha256=row.input_sha256,
+            row_id=row.id,
+            image=row.image,
+            image_sha256=row.input_sha256,
             prompt_writer=row.prompt_writer,
         )
-        models = {"base_model": self.base.name, "base_model_digest": self.base.digest}
-        models |= {"judge": self.judge.name, "judge_digest": self.judge.digest}
-        making = Making(
-            config=self.config,
-            options=self.options,
-            models=models,
-            device=str(self.base.device),
-            scheduler=type(self.base.scheduler).__name__,
+        context = GenerationContext.of(
+            self.models,
+            self.config,
+            self.options,
             working_size=(record.height, record.width),
             anti_color_prompts=record.anti_color_prompts,
         )
         made = {}
         for number, (prompt, ladder) in enumerate(zip(prompts, ladders, strict=True), start=len(row.outputs) + 1):
-            made[prompt] = studio.store_output(number, prompt, ladder, "recolor")
-            store_provenance(self.store, row, made[prompt], making)
+            made[prompt] = writer.store_output(number, prompt, ladder, "recolor")
+            store_provenance(self.store, row, made[prompt], context)
         return made
 
     def _view(self, row: ResultRow) -> View:
-        """The scan, taken from the luma of the primary picture, which carries its metadata, too."""
+        """The scan, taken from the luma of the primary picture, which also carries the scan's metadata."""
         if row.source is None:
             raise RecolorError(row.id, "it was made by an older version; submit it again, its fit is still used")
         source = Source(**{**row.source, "not_carried": tuple(row.source["not_carried"] or ())})
@@ -159,14 +155,16 @@ class Recolorer:
                 raise RecolorError(row.id, f"{row.primary_image} does not hold the scan's gray values; run `verify`")
         profile = replace(read_profile(raster.metadata.icc, 3), assumed=source.profile_assumed)
         image = GrayImage(gray=gray, source=source, metadata=raster.metadata, profile=profile)
-        return View(image, row.regions)
+        return View(image, tuple((x, y, width, height) for x, y, width, height in row.regions))
 
-    def _read(self, row: ResultRow, key: str, expected: str) -> bytes:
+    def _read(self, row: ResultRow, key: str | None, expected: str | None) -> bytes:
         with self._read_file(row, key, expected) as file:
             file.seek(0)
             return file.read()
 
-    def _read_file(self, row: ResultRow, key: str, expected: str) -> BinaryIO:
+    def _read_file(self, row: ResultRow, key: str | None, expected: str | None) -> BinaryIO:
+        """A file of the row, whose sha256 must be `expected`."""
+        assert key is not None, "an ok row names its primary picture and its artifact"
         try:
             file = self.store.read_file(key)
         except FileNotFoundError as error:

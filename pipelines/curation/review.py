@@ -1,7 +1,7 @@
-"""A curator's decisions: read from a CSV, kept for good, and carried out in `OUT/final/`.
+"""A curator's decisions: read from a CSV, stored permanently, and carried out in `OUT/final/`.
 
-Each applied CSV is stored as it was understood, `review/<time>-<hash>.csv`; of two decisions on a row the later counts.
-`final/` holds exactly the approved pictures, each with its record.
+The decisions of each applied CSV are stored as `review/<time>-<hash>.csv`; of two decisions on a row the later one
+counts. `final/` holds exactly the approved pictures, each with its record.
 """
 
 import csv
@@ -20,7 +20,8 @@ from pipelines.ledger.identity import sha256
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.names import provenance_key
 from pipelines.ledger.results import OK, Output, ResultRow
-from pipelines.store.store import Store, fetch_uri
+from pipelines.store.fetch import fetch_uri
+from pipelines.store.store import Store
 
 FOLDER, FINAL = "review", "final"
 APPROVE, PICK, REJECT = "approve", "pick", "reject"
@@ -31,7 +32,11 @@ MAX_BYTES = 256 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A row of `decisions.csv`. `eta` is one of the ladder's, to be made; empty for the picture that was seen."""
+    """A row of `decisions.csv`.
+
+    `eta` is empty if the decision is on the picture itself; else it picks a runner-up of that picture's eta ladder,
+    which is still to be sampled at full size.
+    """
 
     id: str
     output_sha256: str
@@ -48,8 +53,15 @@ _COLUMNS = tuple(Decision.__dataclass_fields__)
 
 @dataclass(frozen=True, kw_only=True)
 class Reviewed:
-    """What applying decisions came to. `stale` names ids whose picture was made anew since it was looked at, `failed`
-    those whose picked runner-up could not be made."""
+    """The outcome of applying decisions.
+
+    Attributes:
+        applied: number of decisions that were applied.
+        stale: ids whose picture was made anew since it was reviewed.
+        unknown: ids that are not in the results.
+        failed: by id, why a picked runner-up could not be made.
+        final, removed: number of pictures in `final/`, and of those taken out of it.
+    """
 
     applied: int
     stale: tuple[str, ...]
@@ -60,10 +72,10 @@ class Reviewed:
 
 
 def read_decisions(uri: str) -> list[Decision]:
-    """Decisions of a CSV, as the report writes it or as edited by hand; the last of each id.
+    """Reads decisions from a CSV, as the report writes it or edited by hand; the last one of each id counts.
 
     Raises:
-        ManifestError: with every line that makes no sense.
+        ManifestError: names every invalid line.
     """
     with fetch_uri(uri, MAX_BYTES) as file:
         content = file.read()
@@ -76,7 +88,7 @@ def read_decisions(uri: str) -> list[Decision]:
     if missing := {"id", "output_sha256", "decision"} - set(reader.fieldnames or ()):
         message = f"columns missing: {', '.join(sorted(missing))}; found {reader.fieldnames}"
         raise ManifestError(uri, [Problem("missing_column", None, None, message)])
-    found, problems = {}, []
+    by_id, problems = {}, []
     for number, line in enumerate(lines):
         values = {name: _plain(line.get(name) or "") for name in _COLUMNS}
         decision = values["decision"].lower()
@@ -86,11 +98,11 @@ def read_decisions(uri: str) -> list[Decision]:
         try:
             float(values["eta"] or 0)
         except ValueError:
-            problems.append(Problem("bad_eta", number, values["id"], f"eta {values['eta']!r} is no number"))
-        found[values["id"]] = Decision(**{**values, "decision": decision})
+            problems.append(Problem("bad_eta", number, values["id"], f"eta {values['eta']!r} is not a number"))
+        by_id[values["id"]] = Decision(**{**values, "decision": decision})
     if problems:
         raise ManifestError(uri, problems)
-    return list(found.values())
+    return list(by_id.values())
 
 
 def _plain(cell: str) -> str:
@@ -100,63 +112,63 @@ def _plain(cell: str) -> str:
 
 
 def decisions(store: Store) -> dict[str, dict[str, str]]:
-    """The decisions that count, by row id. Files of other names in the folder are somebody's own."""
-    found: dict[str, dict[str, str]] = {}
+    """The latest decision on each row, by id. Files in the folder that are not named like ours are ignored."""
+    latest: dict[str, dict[str, str]] = {}
     for key in store.list(FOLDER):
         if _OURS.fullmatch(key):
             for line in csv.DictReader(io.StringIO(store.read(key).decode(), newline="")):
-                found[line["id"]] = {name: _plain(line.get(name) or "") for name in _COLUMNS}
-    return found
+                latest[line["id"]] = {name: _plain(line.get(name) or "") for name in _COLUMNS}
+    return latest
 
 
-def _written(made: list[Decision]) -> bytes:
+def _to_csv(decided: list[Decision]) -> bytes:
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, _COLUMNS)
     writer.writeheader()
-    for one in made:
-        cells = {name: "'" + value if value[:1] in _FORMULA else value for name, value in asdict(one).items() if value}
-        writer.writerow(cells)
+    for decision in decided:
+        cells = {name: value for name, value in asdict(decision).items() if value}
+        writer.writerow({name: "'" + value if value[:1] in _FORMULA else value for name, value in cells.items()})
     return buffer.getvalue().encode()
 
 
-def _keep(store: Store, made: list[Decision]) -> None:
-    if made:
-        content = _written(made)
+def _keep(store: Store, decided: list[Decision]) -> None:
+    if decided:
+        content = _to_csv(decided)
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         store.write(f"{FOLDER}/{stamp}-{sha256(content)[:8]}.csv", content)
 
 
-def apply(output: str, made: list[Decision], device: str = "auto") -> Reviewed:
-    """Keeps the decisions and makes `final/` hold what is approved by them and all earlier ones.
+def apply(output: str, decided: list[Decision], device: str = "auto") -> Reviewed:
+    """Stores the decisions and makes `final/` hold the pictures that they and all earlier decisions approve.
 
-    A picked runner-up of an eta ladder is sampled at full size, which takes no training; one that cannot be is named in
-    `failed`, and the other decisions count. Applying the same again changes nothing.
+    A picked runner-up of an eta ladder is sampled at full size, which needs no training. Where that fails, the reason
+    is in `failed` and the other decisions still count. Applying the same decisions again changes nothing.
     """
     store = Store(output)
     ledger = Ledger(store)
-    wanted, known, runners_up, stale = {one.id: one for one in made}, [], [], []
+    waiting, ready, runners_up, stale = {decision.id: decision for decision in decided}, [], [], []
     for row in ledger.current():
-        if (one := wanted.pop(row.id, None)) is None:
+        if (decision := waiting.pop(row.id, None)) is None:
             continue
-        picture = _seen(row, one.output_sha256) if row.status == OK else None
-        prompt = picture.prompt if picture else one.prompt
-        is_runner_up = bool(one.eta) and one.decision != REJECT
-        there = next((x for x in row.outputs if x.prompt == prompt and is_runner_up and x.eta == float(one.eta)), None)
-        if there:  # sampled when these decisions were applied before
-            known.append(replace(one, output_sha256=there.sha256, eta=""))
+        picture = _reviewed_output(row, decision.output_sha256) if row.status == OK else None
+        prompt = picture.prompt if picture else decision.prompt
+        is_runner_up = bool(decision.eta) and decision.decision != REJECT
+        existing = _output_at(row, prompt, float(decision.eta)) if is_runner_up else None
+        if existing:  # sampled when these decisions were applied before
+            ready.append(replace(decision, output_sha256=existing.sha256, eta=""))
         elif picture is None:
-            stale.append(one.id)
+            stale.append(decision.id)
         elif is_runner_up:
-            runners_up.append(replace(one, prompt=prompt))
+            runners_up.append(replace(decision, prompt=prompt))
         else:
-            known.append(one)
-    _keep(store, known)
+            ready.append(decision)
+    _keep(store, ready)
     failed = _sample(store, output, runners_up, device) if runners_up else {}
     final, removed = _finalize(store, ledger)
     return Reviewed(
-        applied=len(known) + len(runners_up) - len(failed),
+        applied=len(ready) + len(runners_up) - len(failed),
         stale=tuple(stale),
-        unknown=tuple(wanted),
+        unknown=tuple(waiting),
         failed=failed,
         final=final,
         removed=removed,
@@ -164,43 +176,58 @@ def apply(output: str, made: list[Decision], device: str = "auto") -> Reviewed:
 
 
 def _sample(store: Store, output: str, picked: list[Decision], device: str) -> dict[str, str]:
-    """Makes the picked runners-up, and keeps each decision as soon as its picture is there; what failed, and why."""
+    """Makes the picked runners-up, and stores each decision as soon as its picture exists.
+
+    Returns:
+        By id, why a runner-up could not be made.
+    """
     from pipelines.curation.recolor import Recolorer
 
     recolorer, failed = Recolorer(output, device=device), {}
-    for one in picked:
+    for decision in picked:
         try:
-            made = recolorer.sample_at(one.id, one.prompt, float(one.eta))
+            picture = recolorer.sample_at(decision.id, decision.prompt, float(decision.eta))
         except (RecolorError, DiffColorError) as error:
-            failed[one.id] = str(error)
+            failed[decision.id] = str(error)
         else:
-            _keep(store, [replace(one, output_sha256=made.sha256, eta="")])
+            _keep(store, [replace(decision, output_sha256=picture.sha256, eta="")])
     return failed
 
 
-def _seen(row: ResultRow, digest: str) -> Output | None:
-    return next((one for one in row.outputs if one.sha256 == digest), None)
+def _reviewed_output(row: ResultRow, digest: str) -> Output | None:
+    """The output with this sha256, None if the row does not have it any more."""
+    return next((output for output in row.outputs if output.sha256 == digest), None)
+
+
+def _output_at(row: ResultRow, prompt: str, eta: float) -> Output | None:
+    return next((output for output in row.outputs if output.prompt == prompt and output.eta == eta), None)
 
 
 def approved(store: Store, ledger: Ledger) -> Iterator[tuple[ResultRow, Output, dict[str, str]]]:
-    """Every row whose approved picture is still the one that was looked at, that picture, and the decision."""
+    """Every row whose approved picture is still the one that was reviewed, with that picture and the decision."""
     decided = decisions(store)
     for row in ledger.current():
-        one = decided.get(row.id)
-        if one and one["decision"] != REJECT and row.status == OK and (picture := _seen(row, one["output_sha256"])):
-            yield row, picture, one
+        decision = decided.get(row.id)
+        if not decision or decision["decision"] == REJECT or row.status != OK:
+            continue
+        if picture := _reviewed_output(row, decision["output_sha256"]):
+            yield row, picture, decision
 
 
 def _finalize(store: Store, ledger: Ledger) -> tuple[int, int]:
-    """Makes `final/` hold the approved pictures with their records, and nothing else; counts of both."""
+    """Makes `final/` hold the approved pictures with their records, and nothing else.
+
+    Returns:
+        Number of pictures that it holds, and of those that were removed.
+    """
     there, now = set(store.list(FINAL)), set()
     for row, picture, decision in approved(store, ledger):
-        # The hash is part of the name: what stands there under it is that picture, whoever was interrupted when.
+        # The hash is part of the name, so a file of this name is this picture, even after an interruption.
         name = f"{FINAL}/{row.id}_colorized-{picture.sha256[:8]}.{picture.image.rpartition('.')[2]}"
         if name not in there:
             with store.read_file(picture.image) as file:
-                if (found := scratch.sha256_of_file(file)) != picture.sha256:
-                    raise RecolorError(row.id, f"{picture.image} is damaged (sha256 {found}); run `verify`")
+                if (actual := scratch.sha256_of_file(file)) != picture.sha256:
+                    raise RecolorError(row.id, f"{picture.image} is damaged (sha256 {actual}); run `verify`")
                 store.write_file(name, file)
         record = json.loads(store.read(provenance_key(picture.image)))
         content = json.dumps({**record, "review": decision}, indent=1, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""`verify`: from the files alone, is every stored picture what the results say, and is its luminance the scan's?"""
+"""`verify`: checks from the files alone that every stored picture is as recorded and has the luminance of its scan."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -9,25 +9,27 @@ from numpy.typing import NDArray
 
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
-from pipelines.images.gray import DESATURATE, read_gray
+from pipelines.images.formats.codecs import open_raster
+from pipelines.images.gray import read_gray
 from pipelines.images.icc import BadProfileError, read_profile
 from pipelines.images.metadata import Metadata
 from pipelines.images.paint import LumaCheck, check_luma, read_luma
-from pipelines.images.raster import open_raster
+from pipelines.images.rules import Toned
 from pipelines.images.xmp import SOURCE_TYPE, BadXmpError, read_mark
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import OK, ResultRow
+from pipelines.store.fetch import fetch_uri
 from pipelines.store.retry import Patience
-from pipelines.store.store import Store, fetch_uri
+from pipelines.store.store import Store
 
-_PATIENCE = Patience(total=20.0)  # with an input: it may be gone for good
+_PATIENCE = Patience(total=20.0)  # short, because an input may be gone for good
 _ANY_SIZE = 1 << 62
-_CURVE_TOLERANCE = 1e-4  # tables have 16 bits
+_CURVE_TOLERANCE = 1e-4  # of full light; the tables of profiles have 16 bits
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as recorded."""
+    """One difference between a file and its record."""
 
     id: str
     file: str
@@ -36,10 +38,10 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Counts of what was looked at. `pending` rows have no result yet.
+    """Counts of what was checked. `pending` rows have no result yet.
 
-    `against_input` pictures were compared with the scan itself, the others (whose input is not at its URI any more)
-    with the recorded sha256 of its gray values.
+    `against_input` pictures were compared with the scan itself; the others, whose input cannot be read any more, with
+    the recorded sha256 of its gray values.
     """
 
     rows: int
@@ -54,28 +56,28 @@ class Verification:
 
 
 def verify(output: str, sample: int | None = None) -> Verification:
-    """Reads every picture and artifact of every ok row again; notes the damaged ones for `submit --retry-failed`.
+    """Reads every picture and artifact of every ok row again, and records damaged files for `submit --retry-failed`.
 
     Args:
-        sample: look at about so many rows only, spread over the manifest; damage is then reported, not noted.
+        sample: check only about this many rows, spread over the manifest; damage is then reported but not recorded.
     """
     store = Store(output)
     ledger, seen, rows = Ledger(store), 0, 0
     job, tally = ledger.read_job(), _Tally()
-    every = max(1, job["rows"] // sample) if sample else 1
+    every = max(1, job.rows // sample) if sample else 1
     damaged: dict[str, list[str]] = {}
     for row in ledger.current():
         seen += 1
         if row.status != OK or (seen - 1) % every:
             continue
         rows += 1
-        if files := tally.look_at(store, row, job.get("outputs", {}).get("mark", True)):
+        if files := tally.check_row(store, row, job.outputs.mark):
             damaged[row.row_digest] = sorted(files)
     if every == 1:
         ledger.write_damaged(damaged)
     return Verification(
         rows=rows,
-        pending=job["rows"] - seen,
+        pending=job.rows - seen,
         pictures=tally.pictures,
         against_input=tally.against_input,
         luminance_mismatches=tally.mismatches,
@@ -83,7 +85,7 @@ def verify(output: str, sample: int | None = None) -> Verification:
     )
 
 
-def verify_pair(gray_uri: str, colour_uri: str, page: int | None = None, toned: str = "reject") -> LumaCheck:
+def verify_pair(gray_uri: str, colour_uri: str, page: int | None = None, toned: Toned = Toned.reject) -> LumaCheck:
     """Compares any colour picture with any scan, pixel by pixel.
 
     Raises:
@@ -96,14 +98,14 @@ def verify_pair(gray_uri: str, colour_uri: str, page: int | None = None, toned: 
 
 
 class _Tally:
-    """What has been found so far."""
+    """Counts and differences of the rows checked so far."""
 
     def __init__(self) -> None:
         self.pictures = self.against_input = self.mismatches = 0
         self.differences: list[Difference] = []
 
-    def look_at(self, store: Store, row: ResultRow, mark: bool) -> set[str]:
-        """Adds a row's differences; the files of ours that are damaged."""
+    def check_row(self, store: Store, row: ResultRow, mark: bool) -> set[str]:
+        """Adds a row's differences; returns the keys of its damaged files."""
         bad: set[str] = set()
 
         def differs(key: str, what: str) -> None:
@@ -114,7 +116,7 @@ class _Tally:
         if scan and scratch.sha256_of_pixels(scan[0]) != row.gray_sha256:
             what = "the input is not the one that was colorized"
             self.differences.append(Difference(row.id, row.image or "image_bytes", what))
-            scan = None  # an input that was replaced is no damage of ours
+            scan = None  # a replaced input is no damage to our files
         for key, expected, is_picture in _files(row):
             self.pictures += is_picture
             self.against_input += is_picture and scan is not None
@@ -124,11 +126,11 @@ class _Tally:
                 differs(key, f"cannot be read ({type(error).__name__})")
                 continue
             with file:
-                found = scratch.sha256_of_file(file)
-                if expected is not None and found != expected:
-                    differs(key, f"sha256 is {found}, recorded {expected}")
+                actual = scratch.sha256_of_file(file)
+                if expected is not None and actual != expected:
+                    differs(key, f"sha256 is {actual}, recorded {expected}")
                 if is_picture:
-                    # Stage 1's picture is kept from fit to fit, whatever the later job's mark.
+                    # The primary picture is reused with its fit, whatever mark a later job asks for.
                     wrong, faults = _picture(file, row, scan, mark and key != row.primary_image)
                     self.mismatches += wrong
                     for fault in faults:
@@ -137,7 +139,9 @@ class _Tally:
 
 
 def _files(row: ResultRow) -> Iterator[tuple[str, str | None, bool]]:
-    """Key, recorded sha256, and whether it is a picture that holds the scan's luminance."""
+    """Key and recorded sha256 of each file, and whether it is a picture that holds the scan's luminance."""
+    assert row.primary_image is not None, "an ok row names its primary picture"
+    assert row.artifact is not None, "an ok row names its artifact"
     yield row.primary_image, row.primary_sha256, True
     for output in row.outputs:
         yield output.image, output.sha256, True
@@ -149,15 +153,15 @@ def _files(row: ResultRow) -> Iterator[tuple[str, str | None, bool]]:
 
 
 def read_scan_again(row: ResultRow) -> tuple[NDArray, Metadata] | None:
-    """The input's gray values and metadata; None where it is not there any more, or is no scan now."""
+    """The input's gray values and metadata; None where it cannot be read any more, or is no scan now."""
     if row.image is None:
         return None
-    toned = DESATURATE if (row.source or {}).get("conversion") == "desaturated" else "reject"
+    toned = Toned.desaturate if (row.source or {}).get("conversion") == "desaturated" else Toned.reject
     try:
         with fetch_uri(row.image, patience=_PATIENCE) as file:
             raster = open_raster(file, _ANY_SIZE, row.page)
             return read_gray(raster, toned)[0], raster.metadata
-    except Exception:  # each store has exceptions of its own; without the input the recorded sha256 has to do
+    except Exception:  # each store has its own exceptions; without the input, the recorded sha256 is compared
         return None
 
 
@@ -165,21 +169,23 @@ def _picture(
     file: BinaryIO, row: ResultRow, scan: tuple[NDArray, Metadata] | None, mark: bool
 ) -> tuple[int, list[str]]:
     """Number of mismatching pixels (all of them where they cannot be counted), and the faults in words."""
+    assert row.width is not None, "an ok row has the size of its scan"
+    assert row.height is not None, "an ok row has the size of its scan"
     total, faults = row.width * row.height, []
     try:
         metadata = open_raster(file, _ANY_SIZE).metadata
         if scan:
             check = check_luma(file, scan[0])
         else:
-            held = read_luma(file)
-            check = LumaCheck(mismatches=0 if scratch.sha256_of_pixels(held) == row.gray_sha256 else total)
+            gray = read_luma(file)
+            check = LumaCheck(mismatches=0 if scratch.sha256_of_pixels(gray) == row.gray_sha256 else total)
     except InputImageError as error:
         return 0, [f"not readable ({error})"]
     except ValueError as error:
         return total, [str(error)]
     if check.mismatches and not scan:
         faults.append("luminance differs from the recorded sha256 of the scan's gray values")
-    elif check.mismatches:
+    elif check.first is not None:
         x, y = check.first
         faults.append(
             f"luminance differs at {check.mismatches} pixels, by up to {check.largest}, first at x={x}, y={y}"
@@ -195,7 +201,7 @@ def _picture(
 
 
 def _tone_curve(metadata: Metadata, row: ResultRow, scan: tuple[NDArray, Metadata] | None) -> str | None:
-    """A gray value must mean the same light in the picture as in the scan."""
+    """The fault of the picture's tone curve, if any: a gray value must mean the same light as in the scan."""
     if not scan or not row.source or row.source["profile_assumed"]:
         return None
     channels = 3 if row.source["conversion"] in ("equal_channels", "near_gray", "desaturated") else 1
@@ -208,7 +214,9 @@ def _tone_curve(metadata: Metadata, row: ResultRow, scan: tuple[NDArray, Metadat
 
 
 def _is_marked(metadata: Metadata) -> bool:
+    if not metadata.xmp:
+        return False
     try:
-        return bool(metadata.xmp) and read_mark(metadata.xmp).get("DigitalSourceType") == SOURCE_TYPE
+        return read_mark(metadata.xmp).get("DigitalSourceType") == SOURCE_TYPE
     except BadXmpError:
         return False

@@ -1,11 +1,15 @@
-"""Everything that is Ray's: joining or starting one, a worker process per GPU, what its errors mean."""
+"""Ray itself: joining or starting a cluster, a worker process per GPU, what Ray's errors mean."""
 
+import contextlib
+import logging
 import math
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import (
@@ -18,30 +22,49 @@ from ray.exceptions import (
     RuntimeEnvSetupError,
 )
 
+from diffcolor.models import ModelIdentity
+from pipelines.driver.dispatch import Loss
 from pipelines.errors import JobError
-from pipelines.job import AUTO, JobRequest, JobSpec
-from pipelines.ledger.identity import Models
+from pipelines.job import Device, JobRequest, JobSpec
 from pipelines.ledger.results import ResultRow
 from pipelines.ledger.task import Task
+from pipelines.progress import WorkerProgress
+
+_CODE_FOLDER = Path(__file__).resolve().parents[2]
+_START_ATTEMPTS = 4
 
 
-@ray.remote(concurrency_groups={"control": 1})
+class JobWorker(Protocol):
+    """What a worker offers. It is made with a `JobSpec`; `progress` and `request_stop` are called while it works."""
+
+    identity: ModelIdentity
+
+    def process(self, tasks: list[Task]) -> list[ResultRow]:
+        """Commits an outcome for every task, but for those that a stop leaves out; raises StoreError only."""
+        ...
+
+    def progress(self) -> WorkerProgress: ...
+
+    def request_stop(self, seconds: float) -> None: ...
+
+
+@ray.remote(concurrency_groups={"control": 1})  # type: ignore[call-overload]  # an option that its stub lacks
 class WorkerActor:
-    """A worker in a process of its own; the `control` methods answer while `process` works."""
+    """A worker in a process of its own; its `control` methods answer while `process` works."""
 
     def __init__(self, spec: JobSpec, worker: str) -> None:
         module, _, name = worker.partition(":")
-        self.worker = getattr(import_module(module), name)(spec)
+        self.worker: JobWorker = getattr(import_module(module), name)(spec)
 
-    def describe(self) -> tuple[Models, str, int]:
+    def describe(self) -> tuple[ModelIdentity, str, int]:
         """The models, this node's id and this process's."""
-        return self.worker.models, ray.get_runtime_context().get_node_id(), os.getpid()
+        return self.worker.identity, ray.get_runtime_context().get_node_id(), os.getpid()
 
     def process(self, tasks: list[Task]) -> list[ResultRow]:
         return self.worker.process(tasks)
 
     @ray.method(concurrency_group="control")
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> WorkerProgress:
         return self.worker.progress()
 
     @ray.method(concurrency_group="control")
@@ -50,15 +73,15 @@ class WorkerActor:
 
 
 @contextmanager
-def connected(address: str | None):
-    """Joins the cluster at `address`, or starts an embedded Ray; leaves one that was there before alone."""
+def connected(address: str | None) -> Iterator[None]:
+    """Joins the cluster at `address`, or starts an embedded Ray; one that is initialized already is left alone."""
     if ray.is_initialized():
         yield
         return
-    # Workers of an embedded Ray are this machine's own processes; their stdout is ours to keep quiet.
-    own = {} if address else {"include_dashboard": False}
+    # An embedded Ray needs no dashboard.
+    own: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **own)
+        start_ray(address=address or "local", **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise JobError(f"Ray cannot be reached or started ({type(error).__name__}: {error})") from error
     try:
@@ -67,29 +90,44 @@ def connected(address: str | None):
         ray.shutdown()
 
 
+def start_ray(**options: Any) -> None:
+    """`ray.init` with quiet logs, tried again where a busy machine was too slow for the 30 s that Ray gives a node."""
+    for attempt in range(_START_ATTEMPTS):
+        try:
+            # Ray puts the current folder before all others on its workers' module path, where a foreign `pipelines`
+            # or `cli.py` may lie.
+            with contextlib.chdir(_CODE_FOLDER):
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if "timed out" not in str(error) or attempt + 1 == _START_ATTEMPTS:
+                raise
+
+
 def with_device(request: JobRequest) -> JobRequest:
-    """ "auto" is what the workers will find, not what this process sees: a cluster's head often has no GPU."""
+    """Resolves "auto" by what the workers have, not this process: a cluster's head often has no GPU."""
     device = request.spec.device
-    if device == AUTO:
-        device = "cuda" if ray.cluster_resources().get("GPU", 0) else "cpu"
+    if device is Device.auto:
+        device = Device.cuda if ray.cluster_resources().get("GPU", 0) else Device.cpu
     return replace(request, spec=replace(request.spec, device=device))
 
 
 def start_workers(request: JobRequest) -> list[Any]:
-    """Worker actors, with what Ray reserves for each. On a cluster that is not large enough they wait for it to grow.
+    """Starts worker actors with their share of resources. On a cluster that is too small they wait for it to grow.
 
     Raises:
-        JobError: this machine is not large enough for one.
+        JobError: this machine is too small for one.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    on_gpu = request.spec.device == "cuda"
+    on_gpu = request.spec.device is Device.cuda
     gpus = request.gpus_per_worker if request.gpus_per_worker is not None else float(on_gpu)
     workers = request.workers
     if workers is None:
         workers = max(1, int(sum(node.get("GPU", 0) for node in nodes) / gpus)) if gpus else len(nodes)
     cores = int(max(node.get("CPU", 1) for node in nodes))
     cpus = request.cpus_per_worker
-    if cpus is None:  # torch on the CPU takes all there is; a GPU worker needs one core for Python and one for files
+    if cpus is None:  # torch on the CPU uses all cores; a GPU worker needs one for Python and one for files
         cpus = min(2, cores) if on_gpu else max(1, cores // math.ceil(workers / len(nodes)))
     fits = any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes)
     if not fits and request.address is None:
@@ -99,10 +137,11 @@ def start_workers(request: JobRequest) -> list[Any]:
         "num_gpus": gpus,
         "num_cpus": cpus,
         "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(cpus)}},
-        "max_restarts": -1,  # Ray brings a process back, the driver alone says what runs again
+        "max_restarts": -1,  # Ray restarts processes; the driver alone decides what runs again
         "max_task_retries": 0,
     }
-    return [WorkerActor.options(**options).remote(request.spec, request.worker) for _ in range(workers)]
+    actor: Any = WorkerActor
+    return [actor.options(**options).remote(request.spec, request.worker) for _ in range(workers)]
 
 
 def restart(actor: Any) -> None:
@@ -111,36 +150,36 @@ def restart(actor: Any) -> None:
 
 
 def draining_nodes() -> set[str]:
-    """Ids of nodes that are about to go: preempted, or scaled down. Ray has no public call for it."""
+    """Ids of nodes that are about to go: preempted or scaled down. Ray has no public call for it."""
     try:
         from ray._private.state import state
 
         return set(state.get_draining_nodes())
-    except Exception:  # another version of Ray: such a node's end is then met as a lost process
+    except Exception:  # another version of Ray: the node's end then appears as a lost process
         return set()
 
 
 def is_final(error: RayError) -> bool:
-    """Whether a worker that answered so can never come up: its constructor raised, or no node will do."""
+    """Whether a worker can never start: its constructor raised, or no node fits."""
     return isinstance(error, (RayTaskError, ActorDiedError, RuntimeEnvSetupError, ActorUnschedulableError))
 
 
 def is_ours(error: RayError) -> bool:
-    """Whether our own code raised, the process being well; then `error.cause` is what it raised."""
+    """Whether our own code raised in a healthy process; `error.cause` is what it raised."""
     return isinstance(error, RayTaskError)
 
 
-def ran_out_of_memory(error: RayError) -> bool:
-    """Whether Ray killed the process because the machine's memory ran out."""
-    return isinstance(error, OutOfMemoryError)
-
-
-def is_node_gone(error: RayError, node: str | None) -> bool:
-    """Whether the machine went, and not the process by itself."""
-    return isinstance(error, NodeDiedError) or node not in {one["NodeID"] for one in ray.nodes() if one["Alive"]}
+def loss_of(error: RayError, node: str | None) -> tuple[Loss, str]:
+    """Why a batch of a worker on `node` did not come back, and in words."""
+    if is_ours(error):
+        return Loss.OUR_ERROR, str(getattr(error, "cause", None))
+    name = type(error).__name__
+    if isinstance(error, NodeDiedError) or node not in {each["NodeID"] for each in ray.nodes() if each["Alive"]}:
+        return Loss.NODE_GONE, name
+    return (Loss.OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else Loss.PROCESS_DIED), name
 
 
 def reason(error: BaseException) -> str:
-    """The last line of what Ray says, which is the one that names the fault."""
+    """The last line of Ray's message, which is the one that names the fault."""
     text = str(getattr(error, "cause", None) or error)
     return [line for line in text.strip().splitlines() if line.strip()][-1].strip()

@@ -1,4 +1,4 @@
-"""A scan as the pipeline holds it: one plane of gray values, 8 or 16 bit, and all that is known about it."""
+"""A decoded scan: one plane of gray values, 8 or 16 bit, and all that is known about the file."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -8,45 +8,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcolor.luminance import luma
-from diffcolor.upsample import let_go
+from diffcolor.upsample import release_pages
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
+from pipelines.images.formats.codecs import open_raster
 from pipelines.images.icc import BadProfileError, Profile, read_profile
 from pipelines.images.metadata import Metadata
-from pipelines.images.raster import Raster, open_raster
+from pipelines.images.raster import Raster
+from pipelines.images.rules import MIN_SIDE, Rules, Toned
 from pipelines.images.xmp import BadXmpError, parsed
 
-MAX_PIXELS = 400_000_000
-MIN_SIDE = 64
-REJECT, DESATURATE = "reject", "desaturate"
-# What a JPEG encoder's chroma rounding makes of equal channels, in 8-bit codes.
+# How far a JPEG encoder's chroma rounding moves equal channels apart, in 8-bit codes.
 _GRAY_TOLERANCE = 2
-# A toned picture's colour follows from its luminance; what does not is other colour (root mean square, 8-bit codes).
+# A toned picture's colour follows from its luminance; a larger residual is real colour (root mean square, 8-bit codes).
 _TONE_RESIDUAL = 6.0
 _TONE_BINS = 64
 _NEAR = 2  # 8-bit codes from black or white
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
-    """What is accepted.
-
-    Attributes:
-        toned: "reject" or "desaturate" sepia and the like.
-        assume_srgb: take sRGB's curve where a scan's own profile is broken or not a gray one's.
-    """
-
-    max_pixels: int = MAX_PIXELS
-    toned: str = REJECT
-    assume_srgb: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Source:
-    """The scan's file in facts, for the record; the columns of `source` in the results.
+    """Facts about the scan's file; the columns of `source` in the results.
 
     Attributes:
-        extreme: share of pixels at black or white, which can hold no colour.
+        extreme: share of pixels that are black or white and can hold no colour.
     """
 
     format: str
@@ -74,7 +59,7 @@ class GrayImage:
     """A decoded scan.
 
     Attributes:
-        gray: (H, W), uint8 or uint16, pixels as stored (an orientation tag turns the view, not the pixels).
+        gray: (H, W), uint8 or uint16, pixels as stored (an orientation tag turns the view only).
     """
 
     gray: NDArray[np.unsignedinteger]
@@ -95,9 +80,9 @@ def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = N
     profile, warnings = _profile(raster, rules)
     gray, conversion = read_gray(raster, rules.toned)
     if conversion == "near_gray":
-        warnings.append("near_gray: the channels differ by a code or two; their luminance was taken")
+        warnings.append("near_gray: the channels differ by a code or two; their luminance was used")
     if conversion == "desaturated":
-        warnings.append("toned: the tone was taken off; the luminance that is kept is that of the toned scan")
+        warnings.append("toned: the tone was removed; the luminance that is kept is that of the toned scan")
     extreme = _refuse_colorless(gray)
     metadata, dropped = raster.metadata, list(raster.metadata.dropped)
     if metadata.xmp:
@@ -136,10 +121,8 @@ def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = N
 def _profile(raster: Raster, rules: Rules) -> tuple[Profile, list[str]]:
     try:
         profile = read_profile(raster.metadata.icc, raster.channels)
-        said = (
-            [f"profile_rgb: {profile.name!r} is no gray profile; its tone curve was taken"] if profile.foreign else []
-        )
-        return profile, said
+        foreign = f"profile_rgb: {profile.name!r} is not a gray profile; its tone curve was used"
+        return profile, [foreign] if profile.foreign else []
     except BadProfileError as error:
         if not rules.assume_srgb:
             message = f"{error}; embed the right one, or accept sRGB's tone curve: --assume-srgb"
@@ -147,17 +130,17 @@ def _profile(raster: Raster, rules: Rules) -> tuple[Profile, list[str]]:
         return read_profile(None, raster.channels), [f"profile_bad: {error}; sRGB's tone curve was assumed"]
 
 
-def read_gray(raster: Raster, toned: str = REJECT) -> tuple[NDArray[np.unsignedinteger], str]:
+def read_gray(raster: Raster, toned: Toned = Toned.reject) -> tuple[NDArray[np.unsignedinteger], str]:
     """All pixels as one gray plane, and how they became one: "none", "equal_channels", "near_gray", "desaturated".
 
     Raises:
-        InputImageError: `toned` and to be rejected, `is_colour`, or undecodable.
+        InputImageError: `toned` if toned scans are rejected, `is_colour`, or undecodable.
     """
     gray = scratch.empty((raster.height, raster.width), raster.dtype)
     if raster.channels == 1:
         for y, x, block in raster.blocks():
             gray[y : y + block.shape[0], x : x + block.shape[1]] = block
-            let_go(gray)
+            release_pages(gray)
         return gray, "inverted" if raster.photometric == "MinIsWhite" else "none"
     tone = _Tone(np.iinfo(raster.dtype).max)
     for y, x, block in raster.blocks():
@@ -166,12 +149,12 @@ def read_gray(raster: Raster, toned: str = REJECT) -> tuple[NDArray[np.unsignedi
             values = luma(part)
             gray[y + first : y + last, x : x + block.shape[1]] = values
             tone.add(part, values)
-        let_go(gray)
+        release_pages(gray)
     return gray, tone.conversion(toned)
 
 
 class _Tone:
-    """Whether channels are equal, differ as a tone does, or hold colour: a tone is a function of the luminance."""
+    """Whether channels are equal, differ by a tone (a function of the luminance), or hold colour."""
 
     def __init__(self, full: int) -> None:
         self.full, self.scale = full, 255 / full
@@ -191,7 +174,7 @@ class _Tone:
         for row, weights in enumerate((None, red, blue, red * red, blue * blue)):
             self.bins[row] += np.bincount(index, weights, _TONE_BINS)
 
-    def conversion(self, toned: str) -> str:
+    def conversion(self, toned: Toned) -> str:
         if not self.largest:
             return "equal_channels"
         if self.largest * self.scale <= _GRAY_TOLERANCE + 1e-9:
@@ -203,14 +186,18 @@ class _Tone:
             raise InputImageError(
                 "is_colour", f"channels differ by {mean:.1f} codes on average; it has colour already", skipped=True
             )
-        if toned != DESATURATE:
-            message = f"a toned picture (sepia or the like: channels differ by {mean:.1f} codes, alike all over it)"
-            raise InputImageError("toned", f"{message}; take the tone off with --toned desaturate")
+        if toned != Toned.desaturate:
+            message = f"a toned picture (sepia or the like: channels differ by {mean:.1f} codes, evenly all over it)"
+            raise InputImageError("toned", f"{message}; remove the tone with --toned desaturate")
         return "desaturated"
 
 
 def _refuse_colorless(gray: NDArray[np.unsignedinteger]) -> float:
-    """The share of pixels at black or white."""
+    """The share of pixels that are black or white.
+
+    Raises:
+        InputImageError: `blank` or `nearly_bitonal`.
+    """
     full = int(np.iinfo(gray.dtype).max)
     near = _NEAR * full // 255
     low, high, extreme, walls = full, 0, 0, 0
@@ -219,7 +206,7 @@ def _refuse_colorless(gray: NDArray[np.unsignedinteger]) -> float:
         low, high = min(low, int(part.min())), max(high, int(part.max()))
         extreme += int(np.count_nonzero(part <= near) + np.count_nonzero(part >= full - near))
         walls += int(np.count_nonzero(part == 0) + np.count_nonzero(part == full))
-        let_go(gray)
+        release_pages(gray)
     if low == high:
         raise InputImageError("blank", "every pixel is the same; there is nothing to colour", skipped=True)
     if extreme >= 0.98 * gray.size:

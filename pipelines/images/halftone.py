@@ -1,4 +1,4 @@
-"""Is a picture printed in dots? Then the model should see the gray they stand for, and no colour follow them."""
+"""Detects printed halftones, so that the model sees the gray tone and its colours do not follow the dots."""
 
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ TILE = 256
 _TILES = 4  # along each side, at most
 _PERIODS = (3.0, 20.0)  # pixels from dot to dot
 _PROMINENCE = 28.0  # of a dot screen's peak over the median at the same distance from the centre
-_ACROSS = 0.5  # a screen has a second direction, at a right angle; lines of text have not
+_ACROSS = 0.5  # a screen has a second direction, at a right angle; lines of text have one only
 
 
 def halftone_period(gray: NDArray[np.unsignedinteger]) -> float | None:
@@ -31,11 +31,11 @@ def halftone_period(gray: NDArray[np.unsignedinteger]) -> float | None:
             tile = np.asarray(gray[y : y + TILE, x : x + TILE], np.float64)
             if tile.std() > 0.01 * np.iinfo(gray.dtype).max:
                 periods.append(_period(tile))
-    found = [period for period in periods if period]
-    if len(found) < max(1, 0.5 * len(periods)):
+    measured = [period for period in periods if period]
+    if len(measured) < max(1, 0.5 * len(periods)):
         return None
-    middle = float(np.median(found))
-    agreeing = [period for period in found if abs(period - middle) < 0.1 * middle]
+    middle = float(np.median(measured))
+    agreeing = [period for period in measured if abs(period - middle) < 0.1 * middle]
     return middle if len(agreeing) >= max(1, 0.5 * len(periods)) else None
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from diffcolor.srgb import linear_to_srgb, srgb_to_linear
+
 # Colorants of sRGB, adapted to D50 (ICC.1:2022, annex; IEC 61966-2-1).
 _COLORANTS = {
     b"rXYZ": (0.43607, 0.22249, 0.01392),
@@ -21,7 +23,7 @@ _GRID = np.linspace(0, 1, 4096)
 
 
 class BadProfileError(ValueError):
-    """Not a profile that a gray scan can have."""
+    """A broken profile, or one that a gray scan cannot have."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class Profile:
     Attributes:
         linear: (4096,) light of code values 0 .. full scale, rising from 0 to 1.
         output: bytes of the RGB profile that outputs embed.
-        name: as the source names it.
-        assumed: the source names none.
-        foreign: it is an RGB profile, in a gray file.
+        name: the source profile's own description.
+        assumed: the source has no usable profile, so sRGB's curve is assumed.
+        foreign: the source is a gray file with an RGB profile.
     """
 
     linear: NDArray[np.float64]
@@ -44,32 +46,24 @@ class Profile:
 
     def to_srgb(self, codes: NDArray) -> NDArray[np.float64]:
         """Code values in [0, 1] of the scan as sRGB code values."""
-        return _srgb_encoded(np.interp(codes, _GRID, self.linear))
+        return linear_to_srgb(np.interp(codes, _GRID, self.linear))
 
     def from_srgb(self, codes: NDArray) -> NDArray[np.float64]:
         """The inverse of `to_srgb`; (channels of) sRGB code values in [0, 1] as code values of the output's profile."""
-        return np.interp(_srgb_linear(np.asarray(codes, np.float64)), self.linear, _GRID)
-
-
-def _srgb_linear(codes: NDArray) -> NDArray[np.float64]:
-    return np.where(codes <= 0.04045, codes / 12.92, ((np.maximum(codes, 0.04045) + 0.055) / 1.055) ** 2.4)
-
-
-def _srgb_encoded(light: NDArray) -> NDArray[np.float64]:
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
+        return np.interp(srgb_to_linear(np.asarray(codes, np.float64)), self.linear, _GRID)
 
 
 def read_profile(content: bytes | None, channels: int) -> Profile:
-    """The profile of a scan of 1 (gray) or 3 (equal) channels; sRGB's curve is assumed where there is none.
+    """The profile of a scan of 1 (gray) or 3 (equal) channels; without `content`, sRGB's curve is assumed.
 
-    An RGB profile in a gray file is against the standard, and common: gray v is taken as (v, v, v) under it, provided
+    An RGB profile in a gray file violates the standard, but is common: gray v is taken as (v, v, v) under it, provided
     that its channels share one curve.
 
     Raises:
-        BadProfileError: broken, or of another kind of picture.
+        BadProfileError: the profile is broken, or for another kind of picture.
     """
     if content is None:
-        return Profile(_srgb_linear(_GRID), _srgb_profile(), "sRGB (assumed)", assumed=True)
+        return Profile(srgb_to_linear(_GRID), _srgb_profile(), "sRGB (assumed)", assumed=True)
     try:
         return _read(content, channels)
     except (struct.error, ValueError, IndexError, ZeroDivisionError, OverflowError, FloatingPointError) as error:
@@ -84,14 +78,16 @@ def _read(content: bytes, channels: int) -> Profile:
         raise BadProfileError(f"an ICC profile of colour space {space.decode('latin-1').strip()}")
     name = _name(tags)
     if space == b"RGB ":
-        curves = [tags.get(channel) for channel in (b"rTRC", b"gTRC", b"bTRC")]
-        shared = None not in curves and len({_curve(one).tobytes() for one in curves}) == 1
-        if channels == 1 and not shared:
+        red, green, blue = (tags.get(channel) for channel in (b"rTRC", b"gTRC", b"bTRC"))
+        shared = None  # the tone curve of all three channels
+        if red is not None and green is not None and blue is not None:
+            shared = red if len({_curve(curve).tobytes() for curve in (red, green, blue)}) == 1 else None
+        if channels == 1 and shared is None:
             raise BadProfileError("an RGB ICC profile in a gray file, without one tone curve for all channels")
-        # A profile made of tables alone has no curve to take; the model's view of the scan is not worth more.
-        linear = _light(_curve(curves[1])) if curves[1] is not None else _srgb_linear(_GRID)
+        # A profile made of tables alone has no curve; sRGB's is good enough for what the model sees.
+        linear = _light(_curve(green)) if green is not None else srgb_to_linear(_GRID)
         # On other primaries than sRGB's, the model's colours would come out as other colours; grays are the same.
-        output = rgb_profile(curves[0], name) if shared and not _on_srgb_primaries(tags) else content
+        output = rgb_profile(shared, name) if shared is not None and not _on_srgb_primaries(tags) else content
         return Profile(_rising(linear), output, name, foreign=channels == 1)
     if b"kTRC" not in tags:
         raise BadProfileError("a gray ICC profile without a tone curve (kTRC)")
@@ -105,11 +101,11 @@ def _read(content: bytes, channels: int) -> Profile:
 
 def _on_srgb_primaries(tags: dict[bytes, bytes]) -> bool:
     try:
-        found = [struct.unpack_from(">3i", tags[name], 8) for name in _COLORANTS]
+        colorants = [struct.unpack_from(">3i", tags[name], 8) for name in _COLORANTS]
     except (KeyError, struct.error):
         return False
-    wanted = np.array(list(_COLORANTS.values()))
-    return bool(np.abs(np.array(found) / 65536 - wanted).max() < 0.005)
+    expected = np.array(list(_COLORANTS.values()))
+    return bool(np.abs(np.array(colorants) / 65536 - expected).max() < 0.005)
 
 
 def _light(curve: NDArray) -> NDArray[np.float64]:
@@ -119,7 +115,7 @@ def _light(curve: NDArray) -> NDArray[np.float64]:
 
 
 def _rising(linear: NDArray) -> NDArray[np.float64]:
-    """Never falling, so that it has an inverse; flat ends stay all but flat."""
+    """The curve made strictly rising, so that it has an inverse; flat ends stay almost flat."""
     return np.maximum.accumulate(linear) + np.linspace(0, 1e-9, len(linear))
 
 
@@ -170,7 +166,16 @@ def _curve(tag: bytes) -> NDArray[np.float64]:
     raise BadProfileError(f"an ICC profile with a tone curve of type {tag[:4]!r}")
 
 
-def _parametric(kind: int, g: float, a=1.0, b=0.0, c=0.0, d=0.0, e=0.0, f=0.0) -> NDArray[np.float64]:
+def _parametric(
+    kind: int,
+    g: float,
+    a: float = 1.0,
+    b: float = 0.0,
+    c: float = 0.0,
+    d: float = 0.0,
+    e: float = 0.0,
+    f: float = 0.0,
+) -> NDArray[np.float64]:
     power = np.maximum(a * _GRID + b, 0) ** g
     if kind == 0:
         return _GRID**g
@@ -190,13 +195,13 @@ def _table(linear: NDArray) -> bytes:
 
 
 def _srgb_profile() -> bytes:
-    return rgb_profile(_table(_srgb_linear(np.linspace(0, 1, 1024))), "sRGB")
+    return rgb_profile(_table(srgb_to_linear(np.linspace(0, 1, 1024))), "sRGB")
 
 
 def rgb_profile(curve: bytes, name: str) -> bytes:
     """A display profile with the sRGB primaries and the bytes of one tone curve for all three channels.
 
-    Version 4 where the curve is parametric, which version 2 does not know, else 2.
+    Version 4 if the curve is parametric, which version 2 lacks; else version 2.
     """
     new = curve.startswith(b"para")
     text = f"{name[:200]}, on sRGB primaries"
@@ -223,7 +228,7 @@ def rgb_profile(curve: bytes, name: str) -> bytes:
         b"mntr",
         b"RGB ",
         b"XYZ ",
-        struct.pack(">6H", 2026, 1, 1, 0, 0, 0),  # when these bytes were thought up: outputs carry no times
+        struct.pack(">6H", 2026, 1, 1, 0, 0, 0),  # fixed date, so that outputs are byte-reproducible
         b"acsp",
         b"",
         0,

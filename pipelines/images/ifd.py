@@ -1,4 +1,4 @@
-"""TIFF's image file directories as they are: tags copied byte by byte, so that no text or fraction is ever re-coded.
+"""TIFF's image file directories: tags are copied byte by byte, so that no text or fraction is ever re-encoded.
 
 EXIF blocks of JPEG, PNG, WebP and JP2 are small TIFF files; one reader and one writer serve them all.
 """
@@ -6,7 +6,11 @@ EXIF blocks of JPEG, PNG, WebP and JP2 are small TIFF files; one reader and one 
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from mmap import mmap
+from typing import Literal
 
+Buffer = bytes | memoryview | mmap
+ByteOrder = Literal["<", ">"]
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 EXIF, GPS = 0x8769, 0x8825
 MAX_BYTES = 64 << 20  # of all values of a directory
@@ -30,9 +34,9 @@ Directory = dict[int, Tag]
 
 @dataclass(frozen=True)
 class Layout:
-    """Byte order ("<" or ">") and whether offsets have 64 bits (BigTIFF)."""
+    """Byte order (little "<" or big ">") and whether offsets have 64 bits (BigTIFF)."""
 
-    order: str
+    order: ByteOrder
     big: bool = False
 
     @property
@@ -50,7 +54,7 @@ class Layout:
 
 def layout_of(head: bytes) -> Layout:
     """Layout of a TIFF structure from its first 4 bytes."""
-    orders = {b"II": "<", b"MM": ">"}
+    orders: dict[bytes, ByteOrder] = {b"II": "<", b"MM": ">"}
     if len(head) < 4 or bytes(head[:2]) not in orders:
         raise BadDirectoryError("no TIFF header")
     order = orders[bytes(head[:2])]
@@ -61,14 +65,14 @@ def layout_of(head: bytes) -> Layout:
 
 
 def read_directory(
-    buffer, offset: int, layout: Layout, wanted: Callable[[int], bool] = lambda _code: True
+    buffer: Buffer, offset: int, layout: Layout, wanted: Callable[[int], bool] = lambda _code: True
 ) -> tuple[Directory, list[int]]:
-    """The directory at `offset` of a bytes-like buffer, and the codes of tags that are damaged.
+    """The directory at `offset`, and the codes of tags that are damaged.
 
     Values of tags that are not `wanted` are not read, and are b"".
 
     Raises:
-        BadDirectoryError: it is itself outside the buffer, or its values are larger than metadata is.
+        BadDirectoryError: the directory is outside the buffer, or its values exceed `MAX_BYTES`.
     """
     tags: Directory = {}
     damaged, total = [], 0
@@ -105,12 +109,12 @@ def integer(tag: Tag, layout: Layout) -> int:
     """The first value of an unsigned tag (BYTE, SHORT, LONG, IFD, LONG8, IFD8)."""
     formats = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
     if tag.type not in formats or not tag.raw:
-        raise BadDirectoryError(f"type {tag.type} is no unsigned number")
+        raise BadDirectoryError(f"type {tag.type} is not an unsigned number")
     return struct.unpack_from(layout.order + formats[tag.type], tag.raw)[0]
 
 
 def write_directory(tags: Mapping[int, Tag], offset: int, layout: Layout) -> bytes:
-    """A directory to be placed at `offset` (even), its values right behind it, no next directory."""
+    """A directory to be placed at `offset` (even), followed by its values; it links to no next directory."""
     entries, values = b"", b""
     inline = struct.calcsize(layout.offset)
     behind = offset + struct.calcsize(layout.count) + len(tags) * struct.calcsize(layout.entry) + inline
@@ -125,7 +129,7 @@ def write_directory(tags: Mapping[int, Tag], offset: int, layout: Layout) -> byt
 
 
 def pointer(offset: int, layout: Layout) -> Tag:
-    """The tag that says where a sub-directory is."""
+    """The tag that points to a sub-directory at `offset`."""
     return Tag(18 if layout.big else 4, 1, struct.pack(layout.offset, offset))
 
 
@@ -133,11 +137,11 @@ def block_layout(block: bytes) -> tuple[Layout, int]:
     """Layout of an EXIF block, and where its main directory is.
 
     Raises:
-        BadDirectoryError: it is none.
+        BadDirectoryError: not an EXIF block.
     """
     layout = layout_of(block)
     if layout.big or len(block) < 8:
-        raise BadDirectoryError("an EXIF block is a TIFF header and more, and never BigTIFF")
+        raise BadDirectoryError("an EXIF block has more than a TIFF header, and is never BigTIFF")
     return layout, struct.unpack_from(layout.offset, block, 4)[0]
 
 

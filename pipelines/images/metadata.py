@@ -1,11 +1,11 @@
-"""What a scan says about itself, and what of it an output carries on."""
+"""A scan's own metadata, and which of it an output carries on."""
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipelines.images import ifd
-from pipelines.images.ifd import BadDirectoryError, Directory, Layout
+from pipelines.images.ifd import BadDirectoryError, Buffer, Directory, Layout
 
 ORIENTATION = 0x0112
 # DocumentName, ImageDescription, Make, Model, Orientation, PageName, DateTime, Artist, HostComputer, Copyright
@@ -14,7 +14,7 @@ CARRIED_TAGS = frozenset(
 )
 SOFTWARE, XMP, IPTC, ICC, PHOTOSHOP = 0x0131, 0x02BC, 0x83BB, 0x8773, 0x8649
 MAKER_NOTE, INTEROPERABILITY = 0x927C, 0xA005
-# Layout, resolution, and what has a field of its own below: their loss is none.
+# Tags of the layout and the resolution, and tags with a field of their own in `Metadata`: not reported as dropped.
 _STRUCTURE = frozenset(
     {
         *(254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 282, 283, 284, 286, 287),
@@ -23,21 +23,22 @@ _STRUCTURE = frozenset(
         *(ifd.EXIF, ifd.GPS, SOFTWARE, XMP, IPTC, ICC, PHOTOSHOP),
     }
 )
-_REFUSED_IN_SUB = {ifd.EXIF: {MAKER_NOTE, INTEROPERABILITY}, ifd.GPS: set()}  # they hold file offsets
+# These hold file offsets, which are wrong in another file.
+_REFUSED_IN_SUB: dict[int, set[int]] = {ifd.EXIF: {MAKER_NOTE, INTEROPERABILITY}, ifd.GPS: set()}
 _RESOLUTION = (0x011A, 0x011B, 0x0128)
 _LITTLE_ENDIAN = Layout("<")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """A scan's own metadata; each part as its bytes, for it is not ours to re-code.
+    """A scan's own metadata; each part is kept as its bytes and never re-encoded.
 
     Attributes:
         dpi: pixels per inch across and down.
         icc: the source's ICC profile.
         layout, tags, sub: descriptive tags, and the EXIF and GPS directories, in the source's byte order.
-        software: what the source says it was made with; outputs say ours instead.
-        dropped: names of what an output cannot carry.
+        software: the source's Software tag; outputs name this program instead.
+        dropped: names of the parts that an output cannot carry.
     """
 
     dpi: tuple[float, float] | None = None
@@ -52,7 +53,7 @@ class Metadata:
 
     @property
     def orientation(self) -> int:
-        """1 .. 8 as EXIF numbers them; 1 where it is not said, or nonsense."""
+        """1 .. 8 as EXIF numbers them; 1 if the tag is missing or invalid."""
         try:
             value = ifd.integer(self.tags[ORIENTATION], self.layout)
         except (KeyError, BadDirectoryError):
@@ -65,19 +66,20 @@ class Metadata:
         return ifd.write_block(self.tags, self.sub, self.layout) if self.tags or self.sub else b""
 
 
-def read_tags(buffer, offset: int, layout: Layout, dropped: tuple[str, ...] = (), **parts) -> Metadata:
-    """Metadata of the directory at `offset` and of its sub-directories; what is damaged there is named as dropped.
+def read_tags(buffer: Buffer, offset: int, layout: Layout, known: Metadata | None = None) -> Metadata:
+    """`known` completed by the directory at `offset` and its sub-directories; damaged parts are reported as dropped.
 
     Args:
-        dropped: what was found damaged before.
-        parts: dpi, icc, xmp, iptc where the file says them elsewhere, too; what is None there is looked for here.
+        known: dpi, icc, xmp, iptc and dropped as read from other places of the file. Of the first four, those that are
+            None are taken from the tags.
     """
+    known = known or Metadata()
     read = CARRIED_TAGS | {SOFTWARE, XMP, IPTC, ICC, ifd.EXIF, ifd.GPS, *_RESOLUTION}
     try:
         main, damaged = ifd.read_directory(buffer, offset, layout, read.__contains__)
     except BadDirectoryError as error:
-        return Metadata(**parts, dropped=(*dropped, f"tags (damaged: {error})"))
-    dropped = [*dropped, *(f"tag {code} (damaged)" for code in damaged)]
+        return replace(known, dropped=(*known.dropped, f"tags (damaged: {error})"))
+    dropped = [*known.dropped, *(f"tag {code} (damaged)" for code in damaged)]
     dropped += [f"tag {code}" for code in main if code not in CARRIED_TAGS | _STRUCTURE]
     if PHOTOSHOP in main:
         dropped.append(f"tag {PHOTOSHOP} (Photoshop)")
@@ -85,10 +87,12 @@ def read_tags(buffer, offset: int, layout: Layout, dropped: tuple[str, ...] = ()
     for code, refused in _REFUSED_IN_SUB.items():
         if code not in main:
             continue
+
+        def wanted(inner: int, refused: set[int] = refused) -> bool:
+            return inner not in refused
+
         try:
-            directory, broken = ifd.read_directory(
-                buffer, ifd.integer(main[code], layout), layout, lambda inner, refused=refused: inner not in refused
-            )
+            directory, broken = ifd.read_directory(buffer, ifd.integer(main[code], layout), layout, wanted)
         except BadDirectoryError as error:
             dropped.append(f"tag {code} (damaged: {error})")
             continue
@@ -96,26 +100,26 @@ def read_tags(buffer, offset: int, layout: Layout, dropped: tuple[str, ...] = ()
         dropped += [f"tag {code}/{inner}" for inner in directory if inner in refused]
         if kept := {inner: tag for inner, tag in directory.items() if inner not in refused and tag.raw}:
             sub[code] = kept
+
+    def value(code: int) -> bytes | None:
+        return main[code].raw if code in main else None
+
     software = main[SOFTWARE].raw.rstrip(b"\0").decode("utf-8", "replace") if SOFTWARE in main else None
-    found = {
-        "dpi": _resolution(main, layout),
-        "icc": main[ICC].raw if ICC in main else None,
-        "xmp": main[XMP].raw if XMP in main else None,
-        "iptc": main[IPTC].raw if IPTC in main else None,
-    }
-    found |= {name: value for name, value in parts.items() if value is not None}
     return Metadata(
+        dpi=_resolution(main, layout) if known.dpi is None else known.dpi,
+        icc=value(ICC) if known.icc is None else known.icc,
+        xmp=value(XMP) if known.xmp is None else known.xmp,
+        iptc=value(IPTC) if known.iptc is None else known.iptc,
         layout=Layout(layout.order),
         tags={code: tag for code, tag in main.items() if code in CARRIED_TAGS and tag.raw},
         sub=sub,
         software=software,
         dropped=tuple(dropped),
-        **found,
     )
 
 
 def _resolution(main: Directory, layout: Layout) -> tuple[float, float] | None:
-    """Pixels per inch by the tags; a resolution without a unit is none."""
+    """Pixels per inch as the tags give them; None if they are missing, or have no unit of length."""
     try:
         across, down = (struct.unpack(f"{layout.order}II", main[code].raw) for code in _RESOLUTION[:2])
         unit = ifd.integer(main[_RESOLUTION[2]], layout) if _RESOLUTION[2] in main else 2
@@ -125,18 +129,18 @@ def _resolution(main: Directory, layout: Layout) -> tuple[float, float] | None:
         return None
 
 
-def from_exif(block: bytes, dropped: tuple[str, ...] = (), **parts) -> Metadata:
-    """Metadata of an EXIF block (with or without its `Exif\\0\\0`) and of `parts`, fields of Metadata."""
+def from_exif(block: bytes, known: Metadata) -> Metadata:
+    """`known` completed by an EXIF block (with or without its `Exif\\0\\0`); see `read_tags`."""
     block = block.removeprefix(b"Exif\0\0")
     if not block:
-        return Metadata(**parts, dropped=dropped)
+        return known
     try:
         layout, offset = ifd.block_layout(block)
     except BadDirectoryError as error:
-        return Metadata(**parts, dropped=(*dropped, f"EXIF (damaged: {error})"))
-    return read_tags(block, offset, layout, dropped, **parts)
+        return replace(known, dropped=(*known.dropped, f"EXIF (damaged: {error})"))
+    return read_tags(block, offset, layout, known)
 
 
 def sane_dpi(across: float, down: float) -> tuple[float, float] | None:
-    """Pixels per inch, None if it is nonsense (0/0 is a common one)."""
+    """Pixels per inch across and down; None if they make no sense (0/0 is common)."""
     return (float(across), float(down)) if 0 < across < 1e6 and 0 < down < 1e6 else None

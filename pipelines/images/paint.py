@@ -1,4 +1,4 @@
-"""A scan and a working picture's colours to a colour picture at native size, strip by strip, and its check."""
+"""Makes the colour picture at native size from a scan and a working picture's colours, by strips, and checks it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcolor.luminance import Reductions, luma, recombine
-from diffcolor.upsample import ChromaUpsampler, let_go
+from diffcolor.upsample import ChromaUpsampler, release_pages
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
-from pipelines.images.raster import open_raster
+from pipelines.images.formats.codecs import open_raster
 from pipelines.images.view import View, turned_upright
 
 _ANY_SIZE = 1 << 62
@@ -22,11 +22,11 @@ def painted(view: View, chroma: NDArray[np.float32], reductions: Reductions) -> 
 
     Args:
         chroma: of the view, as `View.chroma` gives it.
-        reductions: counts what had to be reduced.
+        reductions: counts the pixels whose colour had to be reduced.
     """
     gray = view.image.gray
     upsampler = ChromaUpsampler(view.stored, chroma, view.cell)
-    let_go(gray)
+    release_pages(gray)
     left, top, _, down = view.box
     regions = view.regions or (view.box,)
     for first, last in scratch.strips(*gray.shape):
@@ -39,7 +39,7 @@ def painted(view: View, chroma: NDArray[np.float32], reductions: Reductions) -> 
                 if a < b:
                     planes[a - first : b - first, x : x + width] = rows[a - start : b - start, x - left :][:, :width]
         yield recombine(gray[first:last], planes, reductions)
-        let_go(gray)
+        release_pages(gray)
 
 
 @dataclass
@@ -48,8 +48,8 @@ class LumaCheck:
 
     Attributes:
         mismatches: pixels that differ.
-        largest, mean: of the differences, in the scan's codes.
-        first: x and y of one that differs.
+        largest, mean: largest and mean difference, in the scan's codes.
+        first: x and y of the first pixel that was seen to differ.
     """
 
     mismatches: int = 0
@@ -79,8 +79,8 @@ def check_luma(file: BinaryIO, gray: NDArray[np.unsignedinteger]) -> LumaCheck:
     """Reads a colour file again, strip by strip, and compares its luma with the scan's gray values.
 
     Raises:
-        InputImageError: it cannot be read.
-        ValueError: another size or depth.
+        InputImageError: the file cannot be read.
+        ValueError: it has another size or depth.
     """
     raster = open_raster(file, _ANY_SIZE)
     if (raster.height, raster.width) != gray.shape:
@@ -93,17 +93,17 @@ def check_luma(file: BinaryIO, gray: NDArray[np.unsignedinteger]) -> LumaCheck:
         for first, last in scratch.strips(*block.shape[:2]):
             part = gray[y + first : y + last, x : x + block.shape[1]]
             check.add(luma(block[first:last]), part, y + first, x)
-        let_go(gray)
+        release_pages(gray)
     if check.pixels != gray.size:
         raise InputImageError("truncated", f"{check.pixels} pixels of {gray.size} are in the file")
     return check
 
 
 def read_luma(file: BinaryIO) -> NDArray[np.unsignedinteger]:
-    """The gray plane that an output holds as its luma.
+    """The gray plane that is an output's luma.
 
     Raises:
-        InputImageError: it cannot be read.
+        InputImageError: the file cannot be read.
     """
     raster = open_raster(file, _ANY_SIZE)
     gray = scratch.empty((raster.height, raster.width), raster.dtype)
@@ -113,6 +113,6 @@ def read_luma(file: BinaryIO) -> NDArray[np.unsignedinteger]:
 
 
 def upright_picture(view: View, chroma: NDArray[np.float32] | None) -> NDArray[np.unsignedinteger]:
-    """A small view as it is to be seen: (h, w, 3), or (h, w) without chroma."""
+    """A small view turned upright: (h, w, 3), or (h, w) without chroma."""
     page = view.image.gray if chroma is None else np.concatenate(list(painted(view, chroma, Reductions())))
     return np.ascontiguousarray(turned_upright(page, view.image.metadata.orientation))

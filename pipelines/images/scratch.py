@@ -1,4 +1,4 @@
-"""Arrays and files that are larger than memory should hold. They have no names: a killed process leaves nothing."""
+"""Arrays too large for memory, in unnamed files (a killed process leaves nothing behind), and sha256 of files."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from diffcolor.upsample import let_go
+from diffcolor.upsample import release_pages
 
 IN_MEMORY = 32 << 20  # bytes
 _CHUNK = 8 << 20
@@ -24,7 +24,7 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if size <= IN_MEMORY:
         return np.empty(shape, dtype)
-    with tempfile.TemporaryFile() as file:  # the mapping keeps it
+    with tempfile.TemporaryFile() as file:  # closed here, kept by the mapping
         if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and would be a crash at the first write
             os.posix_fallocate(file.fileno(), 0, size)
         return np.memmap(file, dtype, "w+", shape=shape)
@@ -46,7 +46,7 @@ def sha256_of_file(file: BinaryIO) -> str:
 
 
 def strips(height: int, width: int, pixels: int = 1 << 17) -> Iterator[tuple[int, int]]:
-    """Ranges of rows (first, last), about so many pixels each."""
+    """Ranges of rows [first, last) of about `pixels` pixels each."""
     step = max(1, pixels // width)
     for first in range(0, height, step):
         yield first, min(first + step, height)
@@ -57,5 +57,5 @@ def sha256_of_pixels(array: NDArray) -> str:
     digest = hashlib.sha256()
     for first, last in strips(*array.shape[:2]):
         digest.update(np.ascontiguousarray(array[first:last], array.dtype.newbyteorder("<")).data)
-    let_go(array)
+    release_pages(array)
     return digest.hexdigest()

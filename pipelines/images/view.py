@@ -1,4 +1,4 @@
-"""What the model sees of a scan: the pictured part, upright, in sRGB, without a halftone's dots; and the way back."""
+"""What the model sees of a scan: its regions, upright, in sRGB, without a halftone's dots; and the way back."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,9 @@ from diffcolor.geometry import working_gray
 from diffcolor.luminance import chroma_planes
 from diffcolor.upsample import box_average
 from pipelines.images.errors import InputImageError
-from pipelines.images.gray import MIN_SIDE, GrayImage
+from pipelines.images.gray import GrayImage
 from pipelines.images.halftone import halftone_period
+from pipelines.images.rules import MIN_SIDE
 
 Box = tuple[int, int, int, int]  # x, y, width, height in the pixels of the file
 _SCREEN_CELLS = 1.5  # periods of a screen over which its dots even out
@@ -22,13 +23,13 @@ _SCREEN_CELLS = 1.5  # periods of a screen over which its dots even out
 
 @dataclass(frozen=True)
 class View:
-    """Of `image`, the smallest box around `regions`, or all of it."""
+    """The smallest box around `regions` of `image`; without regions, the whole image."""
 
     image: GrayImage
     regions: Sequence[Box] = ()
 
     def check(self) -> "View":
-        """Itself.
+        """The view itself.
 
         Raises:
             InputImageError: `region_outside`, `too_small`.
@@ -44,16 +45,16 @@ class View:
         return self
 
     def cropped(self) -> "View":
-        """The seen part as a page of its own."""
+        """The viewed box as a page of its own."""
         left, top, _, _ = self.box
         regions = tuple((x - left, y - top, width, height) for x, y, width, height in self.regions)
         return View(replace(self.image, gray=self.stored), regions)
 
     def shrunk(self, side: int) -> "View":
-        """The whole page in 8 bit, at most `side` pixels long."""
+        """The whole page in 8 bit, its longer side at most `side` pixels."""
         gray = self.image.gray
         scale = min(1.0, side / max(gray.shape))
-        height, width = (max(1, round(one * scale)) for one in gray.shape)
+        height, width = (max(1, round(length * scale)) for length in gray.shape)
         codes = box_average(gray, height, width) * np.float32(255 / np.iinfo(gray.dtype).max)
         regions = []
         for x, y, across, down in self.regions:
@@ -65,7 +66,7 @@ class View:
 
     @property
     def box(self) -> Box:
-        """x, y, width, height of what is seen."""
+        """x, y, width, height of the viewed part."""
         if not self.regions:
             return 0, 0, self.image.gray.shape[1], self.image.gray.shape[0]
         left, top = min(box[0] for box in self.regions), min(box[1] for box in self.regions)
@@ -75,7 +76,7 @@ class View:
 
     @property
     def stored(self) -> NDArray[np.unsignedinteger]:
-        """The seen part as it is stored, not turned; no copy."""
+        """The pixels of the viewed box as stored, not turned; no copy."""
         x, y, width, height = self.box
         return self.image.gray[y : y + height, x : x + width]
 
@@ -102,7 +103,7 @@ class View:
         stored = self.stored
         if self.cell > 1:
             dots = tuple(max(1, math.floor(side / self.cell)) for side in stored.shape)
-            if dots[0] > size[0]:  # the way to the working size evens them out by itself
+            if dots[0] > size[0]:  # reducing to the working size evens the dots out by itself
                 small = box_average(stored, *size) / np.float32(np.iinfo(stored.dtype).max)
             else:
                 even = box_average(stored, *dots) * np.float32(65535 / np.iinfo(stored.dtype).max)
@@ -123,7 +124,7 @@ class View:
 
 
 def turned_upright(picture: NDArray, orientation: int) -> NDArray:
-    """A picture (H, W[, C]) as its EXIF orientation (1 .. 8) says that it is to be seen."""
+    """A stored picture (H, W[, C]) turned upright by its EXIF orientation (1 .. 8)."""
     if orientation >= 5:
         picture = picture.swapaxes(0, 1)  # 5: transposed; 6, 7, 8: that, and flipped
     flip_down, flip_across = _FLIPS[orientation]

@@ -1,4 +1,4 @@
-"""The mark that a picture's colours are machine-made, merged into the scan's XMP (IPTC Photo Metadata 2025.1)."""
+"""The mark that a picture's colours are machine-made; merged into the scan's XMP (IPTC Photo Metadata 2025.1)."""
 
 from dataclasses import dataclass
 
@@ -34,12 +34,12 @@ class BadXmpError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """What a colorized picture says of its making. It has no time in it: the same work gives the same bytes.
+    """What a colorized picture states about its making. It has no date, so that outputs are byte-reproducible.
 
     Attributes:
         system, version: of the AI system, model included.
         prompt: the text that the colours follow.
-        prompt_writer: who wrote it, if known.
+        prompt_writer: the prompt's author, if known.
         original, original_sha256: the scan's URI and the hash of its file.
     """
 
@@ -55,7 +55,7 @@ def parsed(packet: bytes) -> etree._Element:
     """The root of an XMP packet.
 
     Raises:
-        BadXmpError: not XML; or it declares entities, which are refused unread.
+        BadXmpError: too large, not XML, not RDF; or it declares a document type, which is refused unread.
     """
     if len(packet) > MAX_BYTES:
         raise BadXmpError(f"{len(packet)} bytes, limit {MAX_BYTES}")
@@ -69,7 +69,7 @@ def parsed(packet: bytes) -> etree._Element:
 
 
 def marked(packet: bytes | None, mark: Mark | None) -> bytes | None:
-    """The packet with the mark in it, all that it says otherwise kept; without a mark, the packet itself.
+    """The packet with the mark added and everything else kept; without a mark, the packet itself.
 
     Raises:
         BadXmpError: the packet is broken.
@@ -80,8 +80,8 @@ def marked(packet: bytes | None, mark: Mark | None) -> bytes | None:
     rdf = root if root.tag == f"{{{_RDF}}}RDF" else root.find(f"{{{_RDF}}}RDF")
     if rdf is None:
         rdf = etree.SubElement(root, f"{{{_RDF}}}RDF", nsmap={"rdf": _RDF})
-    about = next((one.get(f"{{{_RDF}}}about") for one in rdf), None) or ""
-    history = [event for event in _taken_out(rdf) if not _is_ours(event, mark.system)]
+    about = next((description.get(f"{{{_RDF}}}about") for description in rdf), None) or ""
+    history = [event for event in _take_out(rdf) if not _is_ours(event, mark.system)]
     ours = etree.SubElement(rdf, f"{{{_RDF}}}Description", {f"{{{_RDF}}}about": about}, nsmap=_PREFIXES)
 
     def add(namespace: str, name: str, text: str) -> None:
@@ -108,8 +108,8 @@ def marked(packet: bytes | None, mark: Mark | None) -> bytes | None:
     return (_BEGIN + etree.tostring(root, encoding="unicode", pretty_print=True) + _END).encode()
 
 
-def _taken_out(rdf: etree._Element) -> list[etree._Element]:
-    """Removes what the mark states anew, wherever it stands; the entries of an earlier history, which goes on."""
+def _take_out(rdf: etree._Element) -> list[etree._Element]:
+    """Removes the properties that the mark sets, and the history, whose entries it returns."""
     replaced = {
         f"{{{_IPTC_EXT}}}{name}"
         for name in (
@@ -135,20 +135,20 @@ def _taken_out(rdf: etree._Element) -> list[etree._Element]:
 
 
 def _is_ours(event: etree._Element, system: str) -> bool:
-    """A picture that is made from one of ours has one making, not two."""
+    """Whether `system` made the event: a picture that is made from one of ours lists only the new one."""
     agent = f"{{{_EVENT}}}softwareAgent"
     return (event.findtext(agent) or event.get(agent) or "").startswith(system)
 
 
 def read_mark(packet: bytes) -> dict[str, str]:
-    """The mark's plain properties by their local names, as `verify` looks for them.
+    """The mark's plain properties by their local names.
 
     Raises:
         BadXmpError: the packet is broken.
     """
     root = parsed(packet)
     return {
-        etree.QName(one).localname: one.text or ""
-        for one in root.iter()
-        if isinstance(one.tag, str) and one.tag.startswith((f"{{{_IPTC_EXT}}}", f"{{{_OURS}}}"))
+        etree.QName(element).localname: element.text or ""
+        for element in root.iter()
+        if isinstance(element.tag, str) and element.tag.startswith((f"{{{_IPTC_EXT}}}", f"{{{_OURS}}}"))
     }

@@ -1,22 +1,13 @@
-"""What "the same work" means: digests over everything that may change a result. K and device stay out."""
+"""Identifies work: digests over everything that may change a result. K and the device are left out."""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from diffcolor.config import Config, digest
+from diffcolor.models import ModelIdentity
 from manifests.schema import ManifestRow
 from pipelines.job import OutputOptions
-
-
-@dataclass(frozen=True, kw_only=True)
-class Models:
-    """Names and weights digests of the base model and the judge, as a worker loaded them."""
-
-    base_model: str
-    base_model_digest: str
-    judge: str
-    judge_digest: str
 
 
 def sha256(content: bytes) -> str:
@@ -28,12 +19,12 @@ def _digest(facts: dict) -> str:
     return sha256(json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str).encode())
 
 
-def _fit_settings(models: Models, config: Config) -> dict:
+def _fit_settings(models: ModelIdentity, config: Config) -> dict:
     return {"fit": digest(config.fit), "base_model": models.base_model_digest, "judge": models.judge_digest}
 
 
 def _fit_facts(row: ManifestRow) -> dict:
-    """Of a row, what its training sees; the page, its regions and how a tone is taken off make the gray values."""
+    """What a row's training depends on; the page, the regions and how toned scans are treated make the gray values."""
     return {
         "caption": row.caption,
         "anti_color_prompts": row.anti_color_prompts,
@@ -44,44 +35,44 @@ def _fit_facts(row: ManifestRow) -> dict:
     }
 
 
-def fit_key(input_sha256: str, row: ManifestRow, models: Models, config: Config) -> str:
-    """Same key, same training: the input's bytes, the context, the seed, the fit's numbers, the models."""
+def fit_key(input_sha256: str, row: ManifestRow, models: ModelIdentity, config: Config) -> str:
+    """Same key, same training: a digest of the input's bytes, the context, the seed, the fit's settings, the models."""
     return _digest({"input": input_sha256, **_fit_facts(row), **_fit_settings(models, config)})
 
 
-def settings_digest(models: Models, config: Config, outputs: OutputOptions) -> str:
-    """Everything that all rows of a job share and that may change a result."""
+def settings_digest(models: ModelIdentity, config: Config, outputs: OutputOptions) -> str:
+    """Digest of everything that all rows of a job share and that may change a result."""
     sampling = {"sample": digest(config.sample), "etas": config.etas, "outputs": asdict(outputs)}
     return _digest({**sampling, **_fit_settings(models, config)})
 
 
 def facts_digest(row: ManifestRow) -> str:
-    """Everything of a row that may change its result. Known before the image is read: that is named by its checksum
-    column if there is one, else by its bytes or its URI (a file replaced under its URI is then not noticed)."""
+    """Digest of everything in a row that may change its result, known before the image is read. The image is identified
+    by its checksum column if there is one, else by its bytes or its URI (then a replaced file is not noticed)."""
     image = row.image_sha256 or (sha256(row.image_bytes) if row.image_bytes is not None else row.image)
     named = {"id": row.id, "image": image, "prompt_writer": row.prompt_writer}
     return _digest({**named, "target_prompts": row.target_prompts, **_fit_facts(row)})
 
 
 def row_digest(row: ManifestRow, settings: str) -> str:
-    """Same digest, same result row."""
+    """Same digest, same result."""
     return sha256(f"{settings}/{facts_digest(row)}".encode())
 
 
 class ManifestDigest:
-    """The identity of a whole manifest: its rows in their order, and what they carry into the results."""
+    """Identifies a whole manifest: its rows in order, and what they carry into the results."""
 
     def __init__(self, carried: str) -> None:
-        """`carried`: the names and types of the carried columns."""
+        """`carried`: names and types of the carried columns."""
         self._sha = hashlib.sha256(carried.encode())
 
     def add(self, row: ManifestRow) -> None:
-        """The next row."""
+        """Adds the next row."""
         self._sha.update(facts_digest(row).encode())
         self._sha.update(
             _digest({"group_id": row.group_id, "extra": dict(row.extra), "warnings": row.warnings}).encode()
         )
 
     def plan_id(self, settings: str, shard_rows: int) -> str:
-        """Same id, same plan: a run that finds it goes on with it. 16 hex digits."""
+        """Same id, same plan: a run that finds it continues it. 16 hex digits."""
         return sha256(f"{settings}/{shard_rows}/{self._sha.hexdigest()}".encode())[:16]

@@ -1,45 +1,38 @@
-"""The truth about what is done, in the output store itself.
+"""The record of what is done, in the output store itself.
 
 A plan is a manifest under given settings, cut into shards of consecutive rows. While a shard is open, each of its rows
 is committed once, by a conditional create of one record. When all its rows have one, the shard is closed: one Parquet
 file, again by conditional create, after which its records are garbage. A later generation of a shard (failed rows
 tried again, a row recoloured) is a new file; the highest counts. Objects are stored before the record that names them.
 
-    results/<plan>-<shard>.parquet                        what users read: a copy of each closed shard's last generation
-    _engine/plans/<plan>/plan.json                        rows, shard_rows, settings
-    _engine/plans/<plan>/rows/<shard>.<generation>/<row>.<amendment>.json
-    _engine/plans/<plan>/shards/<shard>.<generation>.parquet
-    _engine/plans/<plan>/closed/<shard>.<generation>.<ok>.<failed>.<skipped>
 """
 
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.ledger.results import FAILED, OK, SKIPPED, ResultRow, carried_schema, to_table
+from pipelines.ledger.job_file import JobFile
+from pipelines.ledger.layout import (
+    DAMAGED_KEY,
+    JOB_KEY,
+    PLANS,
+    Closed,
+    PlanFacts,
+    published_key,
+    record_key,
+    shard_key,
+)
+from pipelines.ledger.results import FAILED, OK, SKIPPED, ResultRow
+from pipelines.ledger.shard_file import carried_schema, read_table, rows_of, to_parquet
 from pipelines.ledger.task import Place
 from pipelines.store.store import Store
+from pipelines.values import from_values, to_values
 
-JOB_KEY = "job.json"
-_PLANS = "_engine/plans"
-_DAMAGED = "_engine/damaged.json"
 _READERS = 16  # records read at once
-
-
-@dataclass(frozen=True)
-class Closed:
-    """A closed shard: its last generation, and how its rows ended."""
-
-    generation: int
-    ok: int
-    failed: int
-    skipped: int
 
 
 class Ledger:
@@ -57,22 +50,22 @@ class Ledger:
             attempt: unique to this try, so that a lost reply is told from a lost race.
 
         Returns:
-            The outcome that counts: `row`, or that of whoever was first.
+            The outcome that counts: `row`, or the one that was committed first.
         """
         record = json.dumps({"attempt": attempt, **row.to_record()}).encode()
-        if self.store.create(_record_key(place), record):
+        if self.store.create(record_key(place), record):
             return row
         return self.find(place) or row  # gone again: the shard was closed meanwhile, by the run that closed it
 
     def find(self, place: Place) -> ResultRow | None:
         """The record of one row, None without one."""
-        return self._record(_record_key(place))
+        return self._record(record_key(place))
 
     # A shard -------------------------------------------------------------------------------------------------------
 
     def records(self, plan: str, shard: int, generation: int) -> dict[int, ResultRow]:
         """The committed outcomes of an open shard by row number, amendments included."""
-        keys = self.store.list(f"{_PLANS}/{plan}/rows/{shard:06d}.{generation}")  # sorted: amendments come later
+        keys = self.store.list(f"{PLANS}/{plan}/rows/{shard:06d}.{generation}")  # sorted: amendments come later
         with ThreadPoolExecutor(_READERS) as threads:
             rows = threads.map(self._record, keys)
             return {
@@ -87,18 +80,21 @@ class Ledger:
 
     def open_generations(self, plan: str) -> dict[int, list[int]]:
         """Shards with records that may not be in a closed file yet: shard to generations, sorted."""
-        closed, found = self.closed(plan), {}
-        for name in self.store.folders(f"{_PLANS}/{plan}/rows"):
+        closed = self.closed(plan)
+        opened: dict[int, list[int]] = {}
+        for name in self.store.folders(f"{PLANS}/{plan}/rows"):
             shard, generation = map(int, name.split("."))
             if shard not in closed or generation > closed[shard].generation:
-                found[shard] = sorted([*found.get(shard, ()), generation])
-        return found
+                opened[shard] = sorted([*opened.get(shard, ()), generation])
+        return opened
 
-    def known(self, plan: str, shard: int, closed: Closed | None, generations: Sequence[int]) -> dict[int, ResultRow]:
+    def merged_outcomes(
+        self, plan: str, shard: int, closed: Closed | None, generations: Sequence[int]
+    ) -> dict[int, ResultRow]:
         """The outcomes of a shard by row number: the closed file's, then those of each open generation over them."""
         rows: dict[int, ResultRow] = {}
         if closed:
-            first = shard * self.plan(plan)["shard_rows"]
+            first = shard * self.plan(plan).shard_rows
             rows = dict(enumerate(self.shard(plan, shard, closed.generation), start=first))
         for generation in generations:
             for number, row in self.records(plan, shard, generation).items():
@@ -112,46 +108,46 @@ class Ledger:
 
         A crash in between leaves the shard open, and closing it again finds what was written.
         """
-        content = _parquet(to_table(rows, carried))
-        key = _shard_key(plan, shard, generation)
+        content = to_parquet(rows, carried)
+        key = shard_key(plan, shard, generation)
         if not self.store.create(key, content):
             content = self.store.read(key)
-            rows = _rows_of(content)
-        self.store.write(_published_key(plan, shard), content)
+            rows = rows_of(content)
+        self.store.write(published_key(plan, shard), content)
         counts = [sum(row.status == status for row in rows) for status in (OK, FAILED, SKIPPED)]
         marker = ".".join(map(str, (f"{shard:06d}", generation, *counts)))
-        self.store.write(f"{_PLANS}/{plan}/closed/{marker}", b"closed")
+        self.store.write(f"{PLANS}/{plan}/closed/{marker}", b"closed")
         if amended := self._with_amendments(plan, shard, generation, rows):
             return self.close(plan, shard, generation + 1, amended, carried)
-        for one in range(generation + 1):
-            self.store.delete(self.store.list(f"{_PLANS}/{plan}/rows/{shard:06d}.{one}"))
+        for earlier in range(generation + 1):
+            self.store.delete(self.store.list(f"{PLANS}/{plan}/rows/{shard:06d}.{earlier}"))
         self._show_what_counts(plan, shard, generation)
         return rows
 
     def _with_amendments(self, plan: str, shard: int, generation: int, rows: list[ResultRow]) -> list[ResultRow] | None:
-        """The rows with amendments that were written before the shard was marked closed, and that whoever closed it
-        did not know; None if there are none. Later ones see the mark."""
-        keys = self.store.list(f"{_PLANS}/{plan}/rows/{shard:06d}.{generation}")
+        """The rows with amendments that were written before the shard was marked closed and are not in its file yet;
+        None if there are none. Later ones see the mark."""
+        keys = self.store.list(f"{PLANS}/{plan}/rows/{shard:06d}.{generation}")
         amended = [key for key in keys if not key.endswith(f".{0:06d}.json")]
         if not amended:
             return None
-        first, merged = shard * self.plan(plan)["shard_rows"], list(rows)
+        first, merged = shard * self.plan(plan).shard_rows, list(rows)
         for key in amended:
             index = int(key.rpartition("/")[2].partition(".")[0]) - first
             if (row := self._record(key)) and merged[index].status == OK:
-                outputs = {one.prompt: one for one in (*merged[index].outputs, *row.outputs)}
+                outputs = {output.prompt: output for output in (*merged[index].outputs, *row.outputs)}
                 merged[index] = replace(merged[index], outputs=tuple(outputs.values()))
         return merged if merged != rows else None
 
     def _show_what_counts(self, plan: str, shard: int, generation: int) -> None:
-        """What was published just now may be old already: of two writers the slower one sees to it that the newer
-        generation is shown, or nothing, if the output has another plan by now."""
-        key = _published_key(plan, shard)
-        while self.store.exists(_shard_key(plan, shard, generation + 1)):
+        """Publishes the newest generation, in case a faster writer made one meanwhile, and nothing of a plan that is no
+        longer the output's."""
+        key = published_key(plan, shard)
+        while self.store.exists(shard_key(plan, shard, generation + 1)):
             generation += 1
-            self.store.write(key, self.store.read(_shard_key(plan, shard, generation)))
+            self.store.write(key, self.store.read(shard_key(plan, shard, generation)))
         try:
-            current = self.read_job()["plan"]
+            current = self.read_job().plan
         except FileNotFoundError:
             return
         if current != plan:
@@ -160,7 +156,7 @@ class Ledger:
     def closed(self, plan: str) -> dict[int, Closed]:
         """The closed shards, from one listing of their markers."""
         found: dict[int, Closed] = {}
-        for key in self.store.list(f"{_PLANS}/{plan}/closed"):
+        for key in self.store.list(f"{PLANS}/{plan}/closed"):
             shard, *counts = map(int, key.rpartition("/")[2].split("."))
             if shard not in found or counts[0] > found[shard].generation:
                 found[shard] = Closed(*counts)
@@ -168,32 +164,34 @@ class Ledger:
 
     def shard(self, plan: str, shard: int, generation: int) -> list[ResultRow]:
         """The rows of a closed shard."""
-        return _rows_of(self.store.read(_shard_key(plan, shard, generation)))
+        return rows_of(self.store.read(shard_key(plan, shard, generation)))
 
     def amend(self, plan: str, shard: int, number: int, change: Callable[[ResultRow], ResultRow]) -> ResultRow:
-        """Makes `change` to one outcome, whoever else writes: as a further record of an open shard, as a new generation
-        of a closed one. Tried again until it is in what counts; `change` of a changed row must change nothing."""
+        """Changes one outcome, even while others write: by a further record in an open shard, by a new generation of a
+        closed one. Tried again until it is in what counts; `change` of a changed row must change nothing."""
         while True:
             opened, closed = self.open_generations(plan).get(shard), self.closed(plan).get(shard)
-            index = number - shard * self.plan(plan)["shard_rows"]
+            index = number - shard * self.plan(plan).shard_rows
             if opened:
                 place = Place(plan=plan, shard=shard, generation=opened[-1], row=number)
-                before = self.known(plan, shard, closed, opened)[number]
+                before = self.merged_outcomes(plan, shard, closed, opened)[number]
                 changed = change(before)
                 if changed != before:
-                    folder = _record_key(place).rpartition("/")[0]
+                    folder = record_key(place).rpartition("/")[0]
                     later = sum(key.startswith(f"{folder}/{number:09d}.") for key in self.store.list(folder))
-                    self.store.create(_record_key(place, max(later, 1)), json.dumps(changed.to_record()).encode())
+                    self.store.create(record_key(place, max(later, 1)), json.dumps(changed.to_record()).encode())
                 elif self.open_generations(plan).get(shard) == opened:  # not closed without us while we wrote
                     return changed
-            else:
-                table = _table_of(self.store.read(_shard_key(plan, shard, closed.generation)))
+            elif closed is not None:
+                table = read_table(self.store.read(shard_key(plan, shard, closed.generation)))
                 rows = [ResultRow.from_record(record) for record in table.to_pylist()]
                 changed = change(rows[index])
                 if changed == rows[index]:
                     return changed
                 rows[index] = changed
                 self.close(plan, shard, closed.generation + 1, rows, carried_schema(table.schema))
+            else:
+                raise KeyError(f"shard {shard} of plan {plan} has no outcomes")
 
     # All rows ------------------------------------------------------------------------------------------------------
 
@@ -201,102 +199,61 @@ class Ledger:
         """Shard, row number and outcome of every row that has one, in manifest order; a shard at a time in memory."""
         closed, opened = self.closed(plan), self.open_generations(plan)
         for shard in sorted({*closed, *opened}):
-            rows = self.known(plan, shard, closed.get(shard), opened.get(shard, ()))
+            rows = self.merged_outcomes(plan, shard, closed.get(shard), opened.get(shard, ()))
             for number in sorted(rows):
                 yield shard, number, rows[number]
 
     def current(self) -> Iterator[ResultRow]:
         """The outcomes of the current plan's rows, in manifest order; rows without one are left out."""
-        for _, _, row in self.outcomes(self.read_job()["plan"]):
+        for _, _, row in self.outcomes(self.read_job().plan):
             yield row
 
     # Plans ---------------------------------------------------------------------------------------------------------
 
-    def write_plan(self, plan: str, facts: dict[str, Any]) -> None:
-        self.store.write(f"{_PLANS}/{plan}/plan.json", json.dumps(facts, indent=2).encode())
+    def write_plan(self, plan: str, facts: PlanFacts) -> None:
+        self.store.write(f"{PLANS}/{plan}/plan.json", json.dumps(to_values(facts), indent=2).encode())
 
-    def plan(self, plan: str) -> dict[str, Any]:
-        """What `write_plan` wrote: at least `rows` and `shard_rows`."""
-        return json.loads(self.store.read(f"{_PLANS}/{plan}/plan.json"))
+    def plan(self, plan: str) -> PlanFacts:
+        """What `write_plan` wrote."""
+        return from_values(json.loads(self.store.read(f"{PLANS}/{plan}/plan.json")), PlanFacts)
 
     def plans(self) -> list[str]:
         """Ids of all plans that this output has seen."""
-        return self.store.folders(_PLANS)
+        return self.store.folders(PLANS)
 
     def done_digests(self, plan: str, shard: int, generation: int) -> list[tuple[str, bool]]:
         """Of each row of a closed shard its digest, and whether it is ok or skipped; reads those columns only."""
-        path = self.store.read(_shard_key(plan, shard, generation))
+        path = self.store.read(shard_key(plan, shard, generation))
         table = pq.read_table(pa.BufferReader(path), columns=["row_digest", "status"])
         return [(key, status != FAILED) for key, status in zip(*table.to_pydict().values(), strict=True)]
 
     def publish(self, plan: str) -> None:
         """Makes `results/` show the closed shards of this plan, and nothing else."""
-        wanted = {_published_key(plan, shard): (shard, one.generation) for shard, one in self.closed(plan).items()}
+        wanted = {published_key(plan, shard): (shard, one.generation) for shard, one in self.closed(plan).items()}
         shown = set(self.store.list("results"))
         self.store.delete(sorted(shown - wanted.keys()))
         for key in sorted(wanted.keys() - shown):
-            self.store.write(key, self.store.read(_shard_key(plan, *wanted[key])))
-
-    def leftovers(self, plan: str) -> list[str]:
-        """Records of closed shards, and files of generations that do not count any more."""
-        closed, opened = self.closed(plan), self.open_generations(plan)
-        left = []
-        for key in self.store.list(f"{_PLANS}/{plan}/rows"):
-            shard, generation = map(int, key.split("/")[-2].split("."))
-            if generation not in opened.get(shard, ()):
-                left.append(key)
-        for folder in ("shards", "closed"):
-            for key in self.store.list(f"{_PLANS}/{plan}/{folder}"):
-                shard, generation = map(int, key.rpartition("/")[2].split(".")[:2])
-                if shard in closed and generation < closed[shard].generation:
-                    left.append(key)
-        return left
+            self.store.write(key, self.store.read(shard_key(plan, *wanted[key])))
 
     # Damage --------------------------------------------------------------------------------------------------------
 
     def damaged(self) -> dict[str, list[str]]:
         """What `verify` found missing or damaged: files by the digest of their row."""
         try:
-            return json.loads(self.store.read(_DAMAGED))
+            return json.loads(self.store.read(DAMAGED_KEY))
         except FileNotFoundError:
             return {}
 
     def write_damaged(self, files: dict[str, list[str]]) -> None:
         """What `submit --retry-failed` is to do again."""
         if files != self.damaged():
-            self.store.write(_DAMAGED, json.dumps(files).encode())
+            self.store.write(DAMAGED_KEY, json.dumps(files).encode())
 
     # The job -------------------------------------------------------------------------------------------------------
 
-    def write_job(self, facts: dict[str, Any]) -> None:
-        self.store.write(JOB_KEY, json.dumps(facts, indent=2).encode())
+    def write_job(self, job: JobFile) -> None:
+        self.store.write(JOB_KEY, job.to_bytes())
 
-    def read_job(self) -> dict[str, Any]:
+    def read_job(self) -> JobFile:
         """What was asked. Raises FileNotFoundError when this is not an output folder."""
-        return json.loads(self.store.read(JOB_KEY))
-
-
-def _record_key(place: Place, amendment: int = 0) -> str:
-    return f"{_PLANS}/{place.plan}/rows/{place.shard:06d}.{place.generation}/{place.row:09d}.{amendment:06d}.json"
-
-
-def _shard_key(plan: str, shard: int, generation: int) -> str:
-    return f"{_PLANS}/{plan}/shards/{shard:06d}.{generation}.parquet"
-
-
-def _published_key(plan: str, shard: int) -> str:
-    return f"results/{plan}-{shard:06d}.parquet"
-
-
-def _table_of(content: bytes) -> pa.Table:
-    return pq.read_table(pa.BufferReader(content))
-
-
-def _rows_of(content: bytes) -> list[ResultRow]:
-    return [ResultRow.from_record(record) for record in _table_of(content).to_pylist()]
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()
+        return JobFile.from_bytes(self.store.read(JOB_KEY))

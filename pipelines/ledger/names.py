@@ -1,4 +1,4 @@
-"""Keys below OUT: readable by a person, and never two contents under one name."""
+"""Keys below OUT: readable, and never two contents under one name."""
 
 import re
 import unicodedata
@@ -15,12 +15,12 @@ def slug(prompt: str) -> str:
 
 
 def image_key(row_id: str, number: int, prompt: str, digest: str, suffix: str) -> str:
-    """`images/<id>/<n>-<slug>-<8 hex of the content's sha256>.<suffix>`; number 0 is the primary picture."""
+    """`images/<id>/<n>-<slug>-<8 hex of the content's sha256>.<suffix>`; 0 is the primary picture."""
     return f"images/{row_id}/{number}-{slug(prompt)}-{digest[:8]}.{suffix}"
 
 
 def access_key(row_id: str, number: int, prompt: str, digest: str) -> str:
-    """`access/<id>/...jpg`, named as the picture that it is a copy of."""
+    """`access/<id>/...jpg`, named like the picture of which it is a copy."""
     return f"access/{row_id}/{number}-{slug(prompt)}-{digest[:8]}.jpg"
 
 
@@ -30,7 +30,7 @@ def preview_key(row_id: str, name: str, content: bytes) -> str:
 
 
 def provenance_key(picture: str) -> str:
-    """The record that lies beside a picture."""
+    """The provenance record beside a picture."""
     return f"{picture}.json"
 
 

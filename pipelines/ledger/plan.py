@@ -1,112 +1,25 @@
-"""The way of a manifest's rows from the plan through open shards into closed ones. Knows nothing of Ray."""
+"""Tracks which rows of a manifest are pending, in open shards, or in closed shards."""
 
 import time
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from manifests.errors import ManifestError, Problem
-from manifests.locations import absolute, redacted
-from manifests.read import extra_columns, numbered_rows, read_schema, stamp, validated
+from diffcolor.models import ModelIdentity
+from manifests.locations import redacted
+from manifests.read import numbered_rows, stamp
 from manifests.schema import ManifestRow
 from pipelines.errors import JobError
 from pipelines.job import JobRequest
-from pipelines.ledger.identity import ManifestDigest, row_digest
+from pipelines.ledger.identity import row_digest
+from pipelines.ledger.job_file import JobFile
+from pipelines.ledger.layout import PlanFacts
 from pipelines.ledger.ledger import Ledger
+from pipelines.ledger.manifest_summary import ManifestSummary, unreadable
+from pipelines.ledger.prior_results import PriorResults
 from pipelines.ledger.results import FAILED, OK, SKIPPED, Output, ResultRow
 from pipelines.ledger.task import Place, Task
-from pipelines.store.retry import is_transient, retrying
-
-_NAMED_PROBLEMS = 10
-_INDEX_BITS = 24  # of a locator: the row within its shard; the rest says which shard
-
-
-@dataclass(frozen=True, kw_only=True)
-class Survey:
-    """A manifest that was read through once: how many rows, what identifies them, what is carried; its files' stamp."""
-
-    rows: int
-    digest: ManifestDigest
-    carried: pa.Schema
-    stamp: list[tuple]
-
-
-def survey(request: JobRequest) -> Survey:
-    """Reads the manifest through.
-
-    Raises:
-        ManifestError: with every problem of the manifest.
-        JobError: its store was away for longer than our patience.
-    """
-
-    def read() -> Survey:
-        carried = extra_columns(read_schema(request.manifest), request.columns).remove_metadata()
-        digest = ManifestDigest(str(carried))
-        before, place, inside = stamp(request.manifest), f"{absolute(request.spec.output).rstrip('/')}/", []
-
-        def seen(row: ManifestRow) -> None:
-            digest.add(row)
-            if row.image and absolute(row.image).startswith(place) and len(inside) < _NAMED_PROBLEMS:
-                message = f"{redacted(row.image)} is inside the output; choose another --output, where no master is"
-                inside.append(Problem("unsafe_output", None, row.id, message))
-
-        rows = validated(request.manifest, request.columns, request.default_caption, seen)
-        if inside:
-            raise ManifestError(request.manifest, inside)
-        return Survey(rows=rows, digest=digest, carried=carried, stamp=before)
-
-    try:
-        return retrying(read, request.spec.patience)
-    except Exception as error:
-        if is_transient(error):
-            raise _unreadable(request, error) from error
-        raise
-
-
-def _unreadable(request: JobRequest, error: BaseException) -> JobError:
-    return JobError(f"the manifest {redacted(request.manifest)} cannot be read: {type(error).__name__}: {error}")
-
-
-class Earlier:
-    """Outcomes that other plans of this output have, by row digest: ok and skipped ones. 16 bytes for every row."""
-
-    def __init__(self, ledger: Ledger, plan: str) -> None:
-        self.ledger, self.loose, self.sources = ledger, {}, []
-        keys, locators = array("Q"), array("Q")
-        for other in ledger.plans():
-            if other == plan:
-                continue
-            for shard, closed in ledger.closed(other).items():
-                source = len(self.sources) << _INDEX_BITS
-                self.sources.append((other, shard, closed.generation))
-                for index, (digest, done) in enumerate(ledger.done_digests(other, shard, closed.generation)):
-                    if done:
-                        keys.append(int(digest[:16], 16))
-                        locators.append(source | index)
-            for shard, generations in ledger.open_generations(other).items():
-                rows = ledger.known(other, shard, None, generations).values()
-                self.loose |= {row.row_digest: row for row in rows if row.status != FAILED}
-        order = np.argsort(np.frombuffer(keys, np.uint64), kind="stable")
-        self._keys = np.frombuffer(keys, np.uint64)[order]
-        self._locators = np.frombuffer(locators, np.uint64)[order]
-        self._shard = lru_cache(maxsize=8)(ledger.shard)
-
-    def find(self, digest: str) -> ResultRow | None:
-        """The outcome of a row digest."""
-        if digest in self.loose:
-            return self.loose[digest]
-        key = np.uint64(int(digest[:16], 16))
-        first, end = np.searchsorted(self._keys, key, "left"), np.searchsorted(self._keys, key, "right")
-        for locator in self._locators[first:end].tolist():
-            row = self._shard(*self.sources[locator >> _INDEX_BITS])[locator & ((1 << _INDEX_BITS) - 1)]
-            if row.row_digest == digest:
-                return row
-        return None
+from pipelines.store.retry import is_transient
 
 
 @dataclass
@@ -121,7 +34,7 @@ class _OpenShard:
 
 
 class Plan:
-    """One plan at work: what is left of it, and where outcomes go. Memory: the open shards.
+    """One plan at work: which of its rows are pending, and where outcomes go. Memory: the open shards.
 
     Args:
         settings: digest of what all rows share.
@@ -132,13 +45,14 @@ class Plan:
         self,
         request: JobRequest,
         ledger: Ledger,
-        found: Survey,
+        manifest: ManifestSummary,
         settings: str,
         damaged: dict[str, list[str]] | None = None,
     ) -> None:
-        self.request, self.ledger, self.settings, self.carried = request, ledger, settings, found.carried
-        self.total, self.size, self.damaged, self.stamp = found.rows, request.shard_rows, damaged or {}, found.stamp
-        self.id = found.digest.plan_id(settings, request.shard_rows)
+        self.request, self.ledger, self.settings, self.carried = request, ledger, settings, manifest.carried
+        self.total, self.size, self.stamp = manifest.rows, request.shard_rows, manifest.stamp
+        self.damaged = damaged or {}
+        self.id = manifest.digest.plan_id(settings, request.shard_rows)
         self.closed = ledger.closed(self.id)
         self.generations = ledger.open_generations(self.id)
         self.reopened = set(self.generations)
@@ -153,7 +67,7 @@ class Plan:
         self.imported = 0
         self.handed_out = 0  # rows of this run that have no outcome yet
         complete = len(kept) * self.size >= self.total
-        self.earlier = None if complete else Earlier(ledger, self.id)
+        self.prior = None if complete else PriorResults(ledger, self.id)
         self._open: dict[int, _OpenShard] = {}
 
     def _damaged_shards(self) -> set[int]:
@@ -175,7 +89,7 @@ class Plan:
         return self.total - self.done - self.handed_out
 
     def tasks(self) -> Iterator[Task | None]:
-        """Streams the manifest; only rows without an outcome, the others are booked on the way.
+        """Streams the manifest's rows that have no outcome; the others are entered on the way.
 
         None: a shard was closed without any work, which may have taken a moment.
         """
@@ -194,7 +108,7 @@ class Plan:
                 kept = self._recolored(shard.known.get(number), row)
                 yield Task(row=replace(row, extra={}), row_digest=digest, place=place, kept=kept)
             else:
-                self._book(shard, number, known)
+                self._enter(shard, number, known)
                 if shard_number not in self._open:
                     yield None
 
@@ -219,7 +133,7 @@ class Plan:
                     raise
                 delay = next(delays, None)
                 if delay is None:
-                    raise _unreadable(request, error) from error
+                    raise unreadable(request, error) from error
                 self.ledger.store.on_retry(error, delay)
                 time.sleep(delay)
 
@@ -245,7 +159,7 @@ class Plan:
         generations, closed = self.generations.get(number, []), self.closed.get(number)
         known, recorded, generation = {}, {}, closed.generation + 1 if closed else 0
         if closed or generations:
-            known = self.ledger.known(self.id, number, closed, generations[:-1])
+            known = self.ledger.merged_outcomes(self.id, number, closed, generations[:-1])
         if generations:
             generation = generations[-1]
             recorded = self.ledger.records(self.id, number, generation)
@@ -266,20 +180,20 @@ class Plan:
     def _known(self, shard: _OpenShard, number: int, digest: str) -> ResultRow | None:
         if number in shard.known:
             return None if self._is_again(shard.known[number]) else shard.known[number]
-        found = self.earlier.find(digest) if self.earlier and digest not in self.damaged else None
+        found = self.prior.find(digest) if self.prior and digest not in self.damaged else None
         self.imported += found is not None
         return found
 
     def _recolored(self, before: ResultRow | None, row: ManifestRow) -> tuple[Output, ...]:
-        """What a row that is done again keeps: they go into its record, whatever its outcome, so that nothing can come
-        in between."""
+        """The recolourings that a row keeps when it is done again. They go into its record, whatever its outcome, so
+        that nothing can come in between."""
         if before is None:
             return ()
         spoilt = self.damaged.get(before.row_digest, ())
         return tuple(
-            one
-            for one in before.outputs
-            if one.source == "recolor" and one.image not in spoilt and one.prompt not in row.target_prompts
+            output
+            for output in before.outputs
+            if output.source == "recolor" and output.image not in spoilt and output.prompt not in row.target_prompts
         )
 
     def finish(self, place: Place, row: ResultRow) -> None:
@@ -288,35 +202,38 @@ class Plan:
         shard = self._open[place.shard]
         if row.status == OK:
             self.damaged.pop(row.row_digest, None)
-        self._book(shard, place.row, row)
+        self._enter(shard, place.row, row)
 
-    def _book(self, shard: _OpenShard, number: int, row: ResultRow) -> None:
+    def _enter(self, shard: _OpenShard, number: int, row: ResultRow) -> None:
         carried = shard.carried.pop(number)
-        shard.rows[number] = None if self.request.dry_run else replace(row, **carried)
+        shard.rows[number] = replace(row, **carried)
         self.counts[row.status] += 1
         if len(shard.rows) == shard.size:
             self._close(shard)
 
     def _close(self, shard: _OpenShard) -> None:
-        rows, generation = [shard.rows[number] for number in sorted(shard.rows)], shard.generation
-        first = shard.number * self.size
-        while not self.request.dry_run:
+        del self._open[shard.number]
+        if self.request.dry_run:
+            return
+        rows = [row for _, row in sorted(shard.rows.items())]
+        first, generation = shard.number * self.size, shard.generation
+        while True:
             stored = self.ledger.close(self.id, shard.number, generation, rows, self.carried)
             ran = {number - first for number in shard.ran}
             if generation == 0 or all(_same(stored[index], rows[index]) for index in ran):
-                break
-            # Somebody recoloured a row of this shard meanwhile: his file has not what was done again here.
+                return
+            # A row of this shard was recoloured meanwhile: that shard file lacks the rows that we ran again.
             rows = [rows[index] if index in ran else row for index, row in enumerate(stored)]
             generation = self.ledger.closed(self.id)[shard.number].generation + 1
-        del self._open[shard.number]
 
-    def write(self, facts: dict[str, Any]) -> None:
+    def write(self, models: ModelIdentity) -> None:
         """Makes this the output's plan: from now on `results/` shows its closed shards and nothing of others."""
-        self.ledger.write_plan(self.id, {"rows": self.total, "shard_rows": self.size, "settings": self.settings})
-        self.ledger.write_job({**facts, "plan": self.id})
+        facts = PlanFacts(rows=self.total, shard_rows=self.size, settings=self.settings)
+        self.ledger.write_plan(self.id, facts)
+        self.ledger.write_job(JobFile.of(self.request, self.total, models, self.id))
         self.ledger.publish(self.id)
 
 
 def _same(one: ResultRow, other: ResultRow) -> bool:
-    """Whether two outcomes of a row are one; a recolouring more does no harm."""
+    """Whether two outcomes of a row are the same; an additional recolouring does no harm."""
     return (one.status, one.artifact_sha256) == (other.status, other.artifact_sha256) and one.files >= other.files

@@ -1,4 +1,4 @@
-"""What a row leaves: the Arrow schema of `OUT/results/`, and the record that becomes one of its rows."""
+"""The result of a row: the Arrow schema of `OUT/results/`, and the record that becomes one of its rows."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -156,8 +156,8 @@ class Output:
 
     @property
     def files(self) -> set[str]:
-        """Keys of all that belongs to it."""
-        previews = (one.get("preview") for one in self.candidates)
+        """Keys of all its files."""
+        previews = (candidate.get("preview") for candidate in self.candidates)
         return {key for key in (self.image, self.record, self.access, self.preview, *previews) if key}
 
 
@@ -213,9 +213,9 @@ class ResultRow:
 
     @property
     def files(self) -> set[str]:
-        """Keys of everything that this row names."""
-        keys = {self.primary_image, self.artifact, self.preview, self.primary_preview} - {None}
-        return keys.union(*(one.files for one in self.outputs))
+        """Keys of all files that this row refers to."""
+        own = {key for key in (self.primary_image, self.artifact, self.preview, self.primary_preview) if key}
+        return own.union(*(output.files for output in self.outputs))
 
     def to_record(self) -> dict[str, Any]:
         """A JSON-able dict without the carried columns: those come from the manifest, which has them exactly."""
@@ -235,14 +235,3 @@ class ResultRow:
         known["losses"] = tuple(known.get("losses") or ())
         extra = {name: value for name, value in record.items() if name not in SCHEMA.names} if carried else {}
         return ResultRow(**known, extra=extra)
-
-
-def carried_schema(schema: pa.Schema) -> pa.Schema:
-    """The columns of a table of results that are the manifest's own."""
-    return pa.schema([item for item in schema if item.name not in SCHEMA.names])
-
-
-def to_table(rows: list[ResultRow], carried: pa.Schema) -> pa.Table:
-    """Rows as one table: our columns, then the manifest's own in their own types."""
-    schema = pa.unify_schemas([SCHEMA, carried]) if len(carried) else SCHEMA
-    return pa.Table.from_pylist([{**row.to_record(), **row.extra} for row in rows], schema=schema)

@@ -1,13 +1,13 @@
-"""One row on its way to a worker: where its outcome goes, and what is known of it before any work is done."""
+"""One row for a worker: where its outcome goes, and what is known of it before any work is done."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from diffcolor.config import digest
+from diffcolor.models import ModelIdentity
 from manifests.locations import redacted
 from manifests.schema import ManifestRow
 from pipelines.job import JobSpec
-from pipelines.ledger.identity import Models
 from pipelines.ledger.results import FAILED, Output, ResultRow
 from pipelines.version import SYSTEM, VERSION, commit
 
@@ -29,7 +29,7 @@ class Task:
     """One manifest row to finish.
 
     Attributes:
-        kept: outputs of an earlier outcome that stay: its recolourings.
+        kept: outputs of an earlier outcome that are kept: its recolourings.
     """
 
     row: ManifestRow
@@ -38,7 +38,7 @@ class Task:
     kept: tuple[Output, ...] = ()
 
 
-def blank_result(task: Task, spec: JobSpec, models: Models) -> ResultRow:
+def blank_result(task: Task, spec: JobSpec, models: ModelIdentity) -> ResultRow:
     """A result row with what is known before any work is done."""
     row = task.row
     return ResultRow(

@@ -1,9 +1,10 @@
-"""What a job will take, from a few of its own images run for real: time, worker hours, storage, cost."""
+"""Estimates a job's time, worker hours, storage and cost by running a few of its own images."""
 
 import math
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -44,17 +45,17 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What was measured, and what follows for the whole manifest.
+    """What was measured, and what it means for the whole manifest.
 
     Attributes:
-        batches: lockstep batches that were run; each gives one value.
-        failed: images of them that ended otherwise than ok, by reason; they are not in the figures.
+        batches: lockstep batches that were run; each gives one measurement.
+        failed: images that were not ok, by reason; they are not in the figures.
         seconds_per_image: of one worker.
-        load_seconds: until a worker has its models, once per worker.
+        load_seconds: time until a worker has its models, once per worker.
         hours: of the whole job on `workers` workers.
         worker_hours: GPU hours where a worker has a GPU.
-        gigabytes: that the output will take.
-        cost_per_1000: images, where a price was given.
+        gigabytes: size of the output.
+        cost_per_1000: of 1,000 images, where a price was given.
     """
 
     rows: int
@@ -81,7 +82,7 @@ def estimate(
     workers: int,
     price_per_hour: float | None = None,
 ) -> Estimate:
-    """Runs batches of rows with a real worker into a folder that is thrown away.
+    """Runs batches of rows with a real worker into a temporary folder.
 
     Args:
         batches: each is one lockstep of the job's K.
@@ -90,14 +91,16 @@ def estimate(
         price_per_hour: of one worker, in any currency.
 
     Raises:
-        ValueError: not one image of them was ok; the message has the reasons.
+        ValueError: no image was ok; the message has the reasons.
     """
     folder = tempfile.mkdtemp(prefix="diffcolor-estimate-")
     try:
         started = time.monotonic()
         worker = Worker(replace(spec, output=folder))
         loaded = time.monotonic() - started
-        seconds, megabytes, failed = [], [], {}
+        seconds: list[float] = []
+        megabytes: list[float] = []
+        failed: Counter[str] = Counter()
         for number, batch in enumerate(batches):
             tasks = [
                 Task(row=row, row_digest=row.id, place=Place(plan=f"{number}", shard=0, generation=0, row=index))
@@ -106,23 +109,21 @@ def estimate(
             before, started = _size(folder), time.monotonic()
             results = worker.process(tasks)
             took = time.monotonic() - started
-            for one in results:
-                if one.status != OK:
-                    failed[one.error_kind] = failed.get(one.error_kind, 0) + 1
-            if good := sum(one.status == OK for one in results):
+            failed.update(row.error_kind or "unknown" for row in results if row.status != OK)
+            if good := sum(row.status == OK for row in results):
                 seconds.append(took / good)
                 megabytes.append((_size(folder) - before) / good / 1e6)
-        device = str(worker.base.device)
+        device = str(worker.models.base.device)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if not seconds:
-        raise ValueError(f"none of the images could be colorized: {failed}")
+        raise ValueError(f"none of the images could be colorized: {dict(failed)}")
     return Estimate(
         rows=rows,
         workers=workers,
         device=device,
         batches=len(seconds),
-        failed=failed,
+        failed=dict(failed),
         load_seconds=loaded,
         seconds_per_image=Figure.of(seconds),
         megabytes_per_image=Figure.of(megabytes),

@@ -1,21 +1,22 @@
-"""`gc`: removes what no result names: leavings of killed writers, of lost races, of closed shards."""
+"""`gc`: deletes files that no result refers to, left by interrupted or concurrent runs."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from pipelines.ledger.identity import sha256
+from pipelines.ledger.layout import PLANS
 from pipelines.ledger.ledger import Ledger
 from pipelines.store.store import Store
 from pipelines.worker.checkpoints import WORK
 
 
 def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
-    """Keys that may go. The caller holds the lease: nobody writes results meanwhile.
+    """Keys that may be deleted. The caller holds the lease, so that no results are written meanwhile.
 
     Args:
-        grace_hours: what is younger stays: a picture is stored before the record that names it, and `recolor` needs no
-            lease.
-        log_days: events of older runs go, too.
+        grace_hours: newer files are kept: a picture is stored before the record that refers to it, and `recolor` needs
+            no lease.
+        log_days: events of older runs are deleted as well.
     """
     ledger = Ledger(store)
     named = set()  # 16 bytes for each object of all plans
@@ -26,7 +27,7 @@ def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
     for plan in ledger.plans():
         for _, _, row in ledger.outcomes(plan):
             named |= {fingerprint(key) for key in row.files}
-        yield from ledger.leftovers(plan)
+        yield from _leftovers(ledger, plan)
     now = store.clock()
 
     def is_old(key: str, age: timedelta) -> bool:
@@ -41,7 +42,12 @@ def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
         for key in store.list(folder):
             if fingerprint(key) not in named and is_old(key, grace):
                 yield key
-    for key in [*store.list(WORK), *store.list("_engine/probe"), *store.list("_engine/clock"), *store.litter("")]:
+    for key in [
+        *store.list(WORK),
+        *store.list("_engine/probe"),
+        *store.list("_engine/clock"),
+        *store.temporary_files(""),
+    ]:
         if is_old(key, grace):
             yield key
     for key in store.list("_engine/runs"):
@@ -55,13 +61,29 @@ def collect(
     log_days: float = 30.0,
     lost: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Removes the garbage; returns how many objects went.
+    """Deletes the garbage; returns the number of objects deleted.
 
     Args:
-        lost: whether the lease was lost: then results were written since we looked, and nothing goes.
+        lost: whether the lease was lost: then results may have been written since, and nothing is deleted.
     """
     keys = list(garbage(store, grace_hours, log_days))
     if lost():
         return 0
     store.delete(keys)
     return len(keys)
+
+
+def _leftovers(ledger: Ledger, plan: str) -> list[str]:
+    """Records of closed shards, and files of generations that do not count any more."""
+    closed, opened = ledger.closed(plan), ledger.open_generations(plan)
+    left = []
+    for key in ledger.store.list(f"{PLANS}/{plan}/rows"):
+        shard, generation = map(int, key.split("/")[-2].split("."))
+        if generation not in opened.get(shard, ()):
+            left.append(key)
+    for folder in ("shards", "closed"):
+        for key in ledger.store.list(f"{PLANS}/{plan}/{folder}"):
+            shard, generation = map(int, key.rpartition("/")[2].split(".")[:2])
+            if shard in closed and generation < closed[shard].generation:
+                left.append(key)
+    return left

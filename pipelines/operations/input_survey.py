@@ -1,4 +1,4 @@
-"""What a manifest's images are, before a job meets them: read and decoded as the job would, nothing else."""
+"""Surveys a manifest's images before a job: reads and decodes them as the job would."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ import numpy as np
 
 from manifests.schema import ManifestRow
 from pipelines.images.errors import InputImageError
-from pipelines.images.formats.write import format_for
-from pipelines.images.gray import Rules
+from pipelines.images.formats.codecs import format_for
+from pipelines.images.rules import Rules
 from pipelines.store.retry import Patience
 from pipelines.worker.reading import read_scan
 
@@ -18,12 +18,12 @@ _PATIENCE = Patience(total=30.0)
 
 
 @dataclass(kw_only=True)
-class Outlook:
-    """Counts over the images that were looked at.
+class InputSurvey:
+    """Counts over the images that were read.
 
     Attributes:
         kinds: by format and depth ("tiff, 16 bit").
-        outputs: by the format in which they would come back.
+        outputs: by the format of their outputs.
         problems: by kind; `examples` has an id and the message of each.
         megapixels: of each readable image.
     """
@@ -37,8 +37,8 @@ class Outlook:
     examples: dict[str, tuple[str, str]] = field(default_factory=dict)
     megapixels: list[float] = field(default_factory=list)
 
-    def look(self, row: ManifestRow, rules: Rules, format_: str = "input") -> None:
-        """Adds one row's image."""
+    def add(self, row: ManifestRow, rules: Rules, format_: str = "input") -> None:
+        """Reads one row's image and adds it to the counts."""
         self.looked_at += 1
         try:
             view, _ = read_scan(row, rules, _PATIENCE, lambda _error, _delay: None)
@@ -47,8 +47,9 @@ class Outlook:
             self.examples.setdefault(error.kind, (row.id, error.message))
             return
         image, source = view.image, view.image.source
+        height, width = image.gray.shape
         self.kinds[f"{source.format}, {source.depth} bit"] += 1
-        self.outputs[format_for(format_, source.format, *image.gray.shape, image.gray.dtype)[0]] += 1
+        self.outputs[format_for(format_, source.format, height, width, image.gray.dtype)[0]] += 1
         self.conversions[source.conversion] += 1
         self.warnings.update({warning.split(":")[0] for warning in image.warnings})
         if view.halftone:
@@ -63,22 +64,26 @@ class Outlook:
         """Smallest, median and largest, in megapixels."""
         if not self.megapixels:
             return {}
-        values = {"smallest": min, "median": np.median, "largest": max}
-        return {name: round(float(function(self.megapixels)), 2) for name, function in values.items()}
+        values = {
+            "smallest": min(self.megapixels),
+            "median": float(np.median(self.megapixels)),
+            "largest": max(self.megapixels),
+        }
+        return {name: round(value, 2) for name, value in values.items()}
 
     def lines(self, of: int) -> Iterable[str]:
-        """What to tell a person; `of` is the manifest's number of rows."""
+        """A summary for people; `of` is the manifest's number of rows."""
 
         def listed(counts: Counter[str]) -> str:
             return ", ".join(f"{count} x {name}" for name, count in counts.most_common())
 
-        yield f"looked at {self.looked_at} of {of} images: {self.problems.total()} would not be colorized"
+        yield f"looked at {self.looked_at} of {of} images: {self.problems.total()} cannot be colorized"
         if self.kinds:
             sizes = self.sizes()
-            yield f"  they are     {listed(self.kinds)}"
+            yield f"  formats      {listed(self.kinds)}"
             yield f"  sizes        {sizes['smallest']} to {sizes['largest']} megapixels, median {sizes['median']}"
             yield f"  gray values  {listed(self.conversions)}"
-            yield f"  come back as {listed(self.outputs)}"
+            yield f"  output as    {listed(self.outputs)}"
         if self.warnings:
             yield f"  warnings     {listed(self.warnings)}"
         for kind, count in self.problems.most_common():

@@ -1,67 +1,99 @@
-"""What an output tells about its job, from the store alone: the cluster may be long gone."""
+"""What an output says of its job, from the store alone: the cluster may be long gone."""
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from pipelines.ledger.ledger import JOB_KEY, Ledger
+from pipelines.ledger.job_file import FailedRow, Heartbeat
+from pipelines.ledger.layout import JOB_KEY
+from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import FAILED, OK, SKIPPED
-from pipelines.store.lease import look, stop_key
+from pipelines.progress import RunState, WorkerProgress
+from pipelines.store.lease import read_lease, stop_key
 from pipelines.store.store import Store
+from pipelines.values import to_values
 
 
-def status(store: Store) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class JobStatus:
     """How far the job of an output is.
 
-    Returns:
-        output, run, state ("running", "interrupted", "stopped", "too_many_failures", "failed" or "finished"), rows, ok,
-        failed, skipped, pending; rate (rows per second), eta (s), gpu_seconds, heartbeat_age (s), host, preconditions,
-        workers (what each does), errors (the last ones).
+    Attributes:
+        rate: rows per second; None unless it runs.
+        eta: seconds left; None unless it runs.
+        heartbeat_age: seconds.
+        host: of the driver.
+        preconditions: whether the store keeps conditional writes.
+        errors: the last rows that failed.
+    """
+
+    output: str
+    run: str
+    state: RunState
+    rows: int
+    ok: int
+    failed: int
+    skipped: int
+    pending: int
+    rate: float | None
+    eta: float | None
+    gpu_seconds: float
+    heartbeat_age: float | None
+    host: str | None
+    preconditions: bool
+    workers: tuple[WorkerProgress, ...]
+    errors: tuple[FailedRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return to_values(self)
+
+
+def status(store: Store) -> JobStatus:
+    """Reads how far the job of an output is.
 
     Raises:
         FileNotFoundError: not an output folder.
     """
     ledger = Ledger(store)
     job = ledger.read_job()
-    held = look(store)
-    running = held is not None and held.is_alive
-    beat = held.beat if held else {}
-    if running and beat.get("plan") == job["plan"]:
-        counts = {name: beat[name] for name in (OK, FAILED, SKIPPED)}
+    lease = read_lease(store)
+    is_running = lease is not None and lease.is_alive
+    heartbeat = Heartbeat.from_json(lease.heartbeat if lease else {})
+    if is_running and heartbeat.plan == job.plan:
+        counts = {OK: heartbeat.ok, FAILED: heartbeat.failed, SKIPPED: heartbeat.skipped}
     else:
-        counts = _counted(ledger, job["plan"])
-    done = sum(counts.values())
-    state = "running" if running else beat.get("state", "interrupted")
-    if not running and state == "running":
-        state = "interrupted"
-    return {
-        "output": store.uri,
-        "run": job["run"],
-        "state": state,
-        "rows": job["rows"],
-        **counts,
-        "pending": job["rows"] - done,
-        "rate": beat.get("rate") if running else None,
-        "eta": beat.get("eta") if running else None,
-        "gpu_seconds": beat.get("gpu_seconds", 0.0),
-        "heartbeat_age": round(held.age, 1) if held else None,
-        "host": held.holder.host if held else None,
-        "preconditions": job["preconditions"],
-        "workers": beat.get("workers", []) if running else [],
-        "errors": beat.get("errors", []),
-    }
+        counts = _counted(ledger, job.plan)
+    return JobStatus(
+        output=store.uri,
+        run=job.run,
+        state=RunState.running if is_running else heartbeat.ended_as,
+        rows=job.rows,
+        ok=counts[OK],
+        failed=counts[FAILED],
+        skipped=counts[SKIPPED],
+        pending=job.rows - sum(counts.values()),
+        rate=heartbeat.rate if is_running else None,
+        eta=heartbeat.eta if is_running else None,
+        gpu_seconds=heartbeat.gpu_seconds,
+        heartbeat_age=round(lease.age, 1) if lease else None,
+        host=lease.holder.host if lease else None,
+        preconditions=job.preconditions,
+        workers=heartbeat.workers if is_running else (),
+        errors=heartbeat.errors,
+    )
 
 
 def _counted(ledger: Ledger, plan: str) -> dict[str, int]:
     """Closed shards by their markers, open ones by their records."""
     counts = dict.fromkeys((OK, FAILED, SKIPPED), 0)
     closed, opened = ledger.closed(plan), ledger.open_generations(plan)
-    for shard, one in closed.items():
-        if shard not in opened:
+    for number, shard in closed.items():
+        if number not in opened:
             for name in counts:
-                counts[name] += getattr(one, name)
-    for shard, generations in opened.items():
-        for row in ledger.known(plan, shard, closed.get(shard), generations).values():
+                counts[name] += getattr(shard, name)
+    for number, generations in opened.items():
+        for row in ledger.merged_outcomes(plan, number, closed.get(number), generations).values():
             counts[row.status] += 1
     return counts
 
@@ -76,9 +108,9 @@ def outputs(root: Store) -> Iterator[str]:
 
 
 def request_stop(store: Store) -> str | None:
-    """Asks the run that holds the output to stop; returns its id, None if none is alive."""
-    held = look(store)
-    if held is None or not held.is_alive:
+    """Asks the run that holds the output to stop; returns its id, None if no run holds it."""
+    lease = read_lease(store)
+    if lease is None or not lease.is_alive:
         return None
-    store.write(stop_key(held.holder.run), json.dumps({"stop": True}).encode())
-    return held.holder.run
+    store.write(stop_key(lease.holder.run), json.dumps({"stop": True}).encode())
+    return lease.holder.run

@@ -1,5 +1,5 @@
-"""What happened, as JSON lines in the output store. Objects cannot be appended to, so that every few seconds each
-writer puts a new one."""
+"""The event log of a run, as JSON lines in the output store. Objects cannot be appended to, so each writer stores a new
+one every few seconds."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ RUNS = "_engine/runs"
 
 
 class EventLog:
-    """Events of one writer of a run. Logging never fails and never waits: what a store does not take is tried later.
+    """Events of one writer of a run. Logging never fails and never waits: what cannot be stored is tried again later.
 
     Args:
         writer: unique in the run.
@@ -30,13 +30,13 @@ class EventLog:
         self._thread.start()
 
     def __call__(self, event: str, **facts: Any) -> None:
-        """Notes an event: a word, and what belongs to it."""
+        """Logs an event by its name, with its facts."""
         line = json.dumps({"time": round(time.time(), 3), "writer": self.writer, "event": event, **facts}, default=str)
         with self._lock:
             self._lines.append(line)
 
     def flush(self) -> None:
-        """Puts what has gathered."""
+        """Stores the events logged so far."""
         with self._flushing:
             with self._lock:
                 lines, self._lines = self._lines, []
@@ -55,7 +55,7 @@ class EventLog:
             self.flush()
 
     def close(self) -> None:
-        """Puts the rest."""
+        """Stores the remaining events."""
         self._over.set()
         self._thread.join()
         self.flush()

@@ -1,4 +1,4 @@
-"""Which faults of a store pass by themselves, and how long to wait for that."""
+"""Which faults of a store are transient, and how long to keep retrying."""
 
 import errno
 import random
@@ -24,6 +24,11 @@ _ERRNOS = {
 }
 _LOST_CONNECTION = {"HTTPClientError", "ConnectionError", "IncompleteReadError", "ResponseStreamingError"}
 FULL = {errno.ENOSPC, errno.EDQUOT}
+OnRetry = Callable[[BaseException, float], None]  # the fault, and the seconds until the next try
+
+
+def ignore_retry(_error: BaseException, _delay: float) -> None:
+    """Reports nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +40,7 @@ class Patience:
     longest: float = 30.0
 
     def delays(self) -> Iterator[float]:
-        """How long to sleep before each further try."""
+        """Seconds to sleep before each further attempt."""
         deadline, bound = time.monotonic() + self.total, self.first
         while (left := deadline - time.monotonic()) > 0:
             yield min(left, random.uniform(0, bound))
@@ -43,18 +48,20 @@ class Patience:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__
 
 
 def response_of(error: BaseException) -> dict[str, Any]:
-    """S3's own answer behind an exception of s3fs; empty if there is none."""
-    return next((one.response for one in _chain(error) if isinstance(getattr(one, "response", None), dict)), {})
+    """The S3 response behind an exception of s3fs; empty if there is none."""
+    responses = (getattr(link, "response", None) for link in _chain(error))
+    return next((response for response in responses if isinstance(response, dict)), {})
 
 
 def _passes(status: int) -> bool:
-    return (status >= 500 and status != 501) or status in _STATUSES  # 501: it will never know how
+    return (status >= 500 and status != 501) or status in _STATUSES  # 501: not implemented, ever
 
 
 def is_transient(error: BaseException) -> bool:
@@ -63,17 +70,17 @@ def is_transient(error: BaseException) -> bool:
     if response:
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return _passes(status) or response.get("Error", {}).get("Code") in _CODES
-    for one in _chain(error):
-        if isinstance(status := getattr(one, "status", None), int):  # an answer over plain HTTP
+    for link in _chain(error):
+        if isinstance(status := getattr(link, "status", None), int):  # an answer over plain HTTP
             return _passes(status)
-        if isinstance(one, (FileNotFoundError, PermissionError, FileExistsError)):
+        if isinstance(link, (FileNotFoundError, PermissionError, FileExistsError)):
             return False
-        if isinstance(one, (TimeoutError, ConnectionError)) or type(one).__module__.startswith("aiohttp"):
+        if isinstance(link, (TimeoutError, ConnectionError)) or type(link).__module__.startswith("aiohttp"):
             return True
-        if isinstance(one, OSError) and one.errno in _ERRNOS:
+        if isinstance(link, OSError) and link.errno in _ERRNOS:
             return True
-        if type(one).__module__.startswith("botocore") and _LOST_CONNECTION & {
-            kind.__name__ for kind in type(one).__mro__
+        if type(link).__module__.startswith("botocore") and _LOST_CONNECTION & {
+            kind.__name__ for kind in type(link).__mro__
         }:
             return True
     return False
@@ -82,9 +89,9 @@ def is_transient(error: BaseException) -> bool:
 def retrying(
     call: Callable[[], Value],
     patience: Patience,
-    on_retry: Callable[[BaseException, float], None] = lambda _error, _delay: None,
+    on_retry: OnRetry = ignore_retry,
 ) -> Value:
-    """The value of `call`, tried again while its errors are transient and patience lasts; then the last error."""
+    """The value of `call`, retried while its errors are transient and patience lasts; then raises the last error."""
     delays = patience.delays()
     while True:
         try:

@@ -1,10 +1,10 @@
-"""Training states on their way to the output store: in the background, two kept for each fit."""
+"""Stores training states in the background; two are kept for each fit."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from diffcolor.checkpoint import Checkpoint, from_bytes, to_bytes
-from diffcolor.colorize import STAGES
+from diffcolor.config import STAGES
 from diffcolor.errors import CheckpointError
 from pipelines.errors import StoreError
 from pipelines.store.store import Store
@@ -13,8 +13,8 @@ WORK = "_engine/checkpoints"
 
 
 class Checkpoints:
-    """`_engine/checkpoints/<fit key>/0` and `1`, written in turn: a writer that dies, or a damaged object, leaves the
-    other.
+    """`_engine/checkpoints/<fit key>/0` and `1`, written in turn: if a writer dies or an object is damaged, the other
+    one is left.
 
     Args:
         log: called with an event's name and facts.
@@ -27,7 +27,7 @@ class Checkpoints:
         self._slot: dict[str, int] = {}
 
     def load(self, fit_key: str) -> Checkpoint | None:
-        """The furthest state of a fit; None without a whole one."""
+        """The latest intact state of a fit, None if there is none."""
         found = {}
         for slot in (0, 1):
             try:
@@ -43,9 +43,9 @@ class Checkpoints:
         return found[slot]
 
     def save(self, states: Sequence[tuple[str, Checkpoint]]) -> bool:
-        """Stores (fit key, state) pairs in the background; skipped, and False, while the last ones are on their way."""
+        """Stores (fit key, state) pairs in the background. Skipped (False) while the last ones are being uploaded."""
         if self._upload is not None and not self._upload.done():
-            self.log("checkpoint_skipped", reason="the one before is still being uploaded")
+            self.log("checkpoint_skipped", reason="the previous one is still being uploaded")
             return False
         self._upload = self._thread.submit(self._put, states)
         return True
@@ -55,19 +55,19 @@ class Checkpoints:
             slot = self._slot.get(fit_key, 0)
             try:
                 self.store.write(_key(fit_key, slot), to_bytes(state, fit_key))
-            except StoreError as error:  # training goes on: at worst more is done again
+            except StoreError as error:  # training continues: at worst more steps are repeated
                 self.log("checkpoint_failed", fit=fit_key[:12], reason=str(error))
                 continue
             self._slot[fit_key] = 1 - slot
             self.log("checkpoint", fit=fit_key[:12], stage=state.stage, step=state.step)
 
     def wait(self) -> None:
-        """Until nothing is on its way."""
+        """Waits until everything is stored."""
         if self._upload is not None:
             self._upload.result()
 
     def drop(self, fit_keys: Sequence[str]) -> None:
-        """Removes the states of fits that are stored."""
+        """Deletes the states of finished fits."""
         self.wait()
         self.store.delete([_key(fit_key, slot) for fit_key in fit_keys for slot in (0, 1)])
         for fit_key in fit_keys:

@@ -1,4 +1,4 @@
-"""What an exception means for the row that it belongs to."""
+"""What an exception means for its row."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ GPU_LOST = 70  # exit code of a process whose GPU context is lost
 
 
 class ImageTimeoutError(DiffColorError):
-    """An image took more training time than it may."""
+    """An image took more training time than it is allowed."""
 
     kind = "timeout"
 
@@ -27,13 +27,13 @@ class ImageTimeoutError(DiffColorError):
 
     def __str__(self) -> str:
         return (
-            f"{self.seconds:g} s of training were not enough: it was in {self.stage} at step {self.step}; "
+            f"not finished after {self.seconds:g} s of training: it was in {self.stage} at step {self.step}; "
             "see --timeout-per-image"
         )
 
 
 def outcome_of(error: Exception) -> tuple[str, str, str]:
-    """Status, kind and message of a row that ended so; `internal` is what we did not think of."""
+    """Status, kind and message of a row that ended with `error`; unforeseen errors are `internal`."""
     if isinstance(error, InputImageError):
         return (SKIPPED if error.skipped else FAILED), error.kind, error.message
     if isinstance(error, DiffColorError):
@@ -41,20 +41,20 @@ def outcome_of(error: Exception) -> tuple[str, str, str]:
     if isinstance(error, FloatingPointError):
         return FAILED, "non_finite", str(error)
     if isinstance(error, OSError) and error.errno in FULL:
-        remedy = f"make room, or point TMPDIR to a larger disk, then --retry-failed ({error})"
-        return FAILED, "no_space", f"no room for the page in {tempfile.gettempdir()}: {remedy}"
+        remedy = f"free some space, or point TMPDIR to a larger disk, then --retry-failed ({error})"
+        return FAILED, "no_space", f"no space for the page in {tempfile.gettempdir()}: {remedy}"
     if is_out_of_memory(error):
         return FAILED, "oom", f"out of memory with this image alone: {error}"
     return FAILED, "internal", f"{type(error).__name__}: {error}"
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """A GPU's, or the machine's as torch's CPU allocator says it."""
+    """Whether a GPU's memory ran out, or the machine's as reported by torch's CPU allocator."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def leave_if_the_gpu_is_lost(error: Exception) -> None:
-    """After some CUDA errors every further call fails; a fresh process is the only cure, and the driver's business."""
+    """Ends the process after a CUDA error that makes every further call fail; the driver starts a fresh one."""
     if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
         logger.error("the GPU's context is lost:\n%s", traceback.format_exc())
         os._exit(GPU_LOST)

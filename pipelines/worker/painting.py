@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,14 @@ from diffcolor.colorize import Colored
 from diffcolor.errors import LumaMismatchError
 from diffcolor.luminance import Reductions
 from diffcolor.measures import colorfulness, lightness_shift
+from diffcolor.models import ModelIdentity
 from pipelines.images import scratch
-from pipelines.images.formats.write import SUFFIXES, Form, fits_jpeg, format_for, jpeg, losses, write
+from pipelines.images.formats.codecs import format_for, losses, write
+from pipelines.images.formats.pillow import fits_jpeg, jpeg
+from pipelines.images.formats.table import FORMATS
 from pipelines.images.metadata import Metadata
 from pipelines.images.paint import check_luma, painted, upright_picture
+from pipelines.images.picture_format import PictureFormat
 from pipelines.images.view import View
 from pipelines.images.xmp import Mark, marked
 from pipelines.job import OutputOptions
@@ -32,10 +37,10 @@ _PREVIEW_QUALITY, _ACCESS_QUALITY = 85, 92
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A picture that is in the store, its luma read back from the file and equal to the scan's gray values.
+    """A stored picture whose luma was read back from its file and equals the scan's gray values.
 
     Attributes:
-        note: why its format is not the one that was asked for, and what of the metadata it cannot hold, if so.
+        note: why its format differs from the one asked for, and which metadata it cannot hold; None if neither.
     """
 
     key: str
@@ -47,36 +52,37 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studio:
+class PictureWriter:
     """Makes and stores the pictures of one row.
 
     Attributes:
-        model: name and digest of the base model, for the mark.
-        original, original_sha256: the scan's URI and the hash of its file.
+        models: named in the mark.
+        image: the scan's URI without secrets, None where its bytes were in the manifest.
+        image_sha256: of the scan's file.
     """
 
     store: Store
     options: OutputOptions
-    row_id: str
+    models: ModelIdentity
     view: View
-    model: str
-    original: str
-    original_sha256: str
+    row_id: str
+    image: str | None
+    image_sha256: str
     prompt_writer: str | None = None
 
-    def _form(self, prompt: str, format_: str, view: View, bare: bool = False) -> Form:
-        """A `bare` one has nothing of the scan's own but its profile."""
+    def _picture_format(self, prompt: str, format_: str, view: View, bare: bool = False) -> PictureFormat:
+        """With `bare`, none of the scan's metadata except its profile."""
         mark = Mark(
             system=SYSTEM,
-            version=f"{VERSION}, {self.model}",
+            version=f"{VERSION}, {self.models.base_model} {self.models.base_model_digest[:16]}",
             prompt=prompt,
-            original=self.original,
-            original_sha256=self.original_sha256,
+            original=self.image or self.row_id,
+            original_sha256=self.image_sha256,
             prompt_writer=self.prompt_writer,
         )
         image = view.image
         metadata = Metadata() if bare else image.metadata
-        return Form(
+        return PictureFormat(
             format=format_,
             height=image.gray.shape[0],
             width=image.gray.shape[1],
@@ -87,34 +93,36 @@ class Studio:
         )
 
     def store_picture(self, number: int, prompt: str, chroma: NDArray[np.float32]) -> Stored:
-        """Composes a picture at native size and depth, reads it back, and stores it.
+        """Composes a picture at native size and depth, checks it by reading it back, and stores it.
 
         Raises:
             LumaMismatchError: the file does not hold the scan's gray values; it is not stored.
         """
         image, reductions = self.view.image, Reductions()
-        format_, note = format_for(self.options.format, image.source.format, *image.gray.shape, image.gray.dtype)
-        form = self._form(prompt, format_, self.view)
+        height, width = image.gray.shape
+        format_, note = format_for(self.options.format, image.source.format, height, width, image.gray.dtype)
+        form = self._picture_format(prompt, format_, self.view)
         note = "; ".join(filter(None, (note, losses(form)))) or None
-        with tempfile.NamedTemporaryFile() as file:  # tifffile wants a name
+        with tempfile.NamedTemporaryFile() as temporary:  # tifffile needs a name
+            file = cast(BinaryIO, temporary)
             write(file, painted(self.view, chroma, reductions), form)
             if wrong := check_luma(file, image.gray).mismatches:
                 raise LumaMismatchError(wrong)
             digest = scratch.sha256_of_file(file)
-            key = image_key(self.row_id, number, prompt, digest, SUFFIXES[format_])
+            key = image_key(self.row_id, number, prompt, digest, FORMATS[format_].suffixes[0].removeprefix("."))
             self.store.write_file(key, file)
             return Stored(key=key, sha256=digest, bytes=file.tell(), format=format_, reductions=reductions, note=note)
 
     @cached_property
-    def _seen(self) -> dict[int, View]:
-        """The view, small, by its longest side."""
+    def _small_views(self) -> dict[int, View]:
+        """The view at the sizes of previews, by the longest side."""
         cropped = self.view.cropped()
         return {side: cropped.shrunk(side) for side in (PREVIEW_SIDE, CANDIDATE_SIDE)}
 
     def store_preview(self, name: str, chroma: NDArray[np.float32] | None, side: int = PREVIEW_SIDE) -> str:
-        """Stores a JPEG for the report to show: the view, upright. Returns its key."""
-        view = self._seen[side]
-        form = self._form(name, "jpeg", view, bare=True)
+        """Stores a JPEG of the upright view for the report; returns its key."""
+        view = self._small_views[side]
+        form = self._picture_format(name, "jpeg", view, bare=True)
         if chroma is None:
             form = replace(form, xmp=None)
         content = jpeg(upright_picture(view, chroma), form, _PREVIEW_QUALITY)
@@ -123,10 +131,10 @@ class Studio:
         return key
 
     def store_output(self, number: int, prompt: str, ladder: Sequence[Colored], source: str) -> Output:
-        """Stores the favourite of one prompt's candidates (best first), and previews of all."""
+        """Stores the best of one prompt's candidates (best first), and previews of all."""
         best = ladder[0]
         chroma = self.view.chroma(best.rgb)
-        small = self._seen[PREVIEW_SIDE]
+        small = self._small_views[PREVIEW_SIDE]
         shift = lightness_shift(np.concatenate(list(painted(small, chroma, Reductions()))), small.image.gray)
         stored = self.store_picture(number, prompt, chroma)
         access = self._store_access_copy(number, prompt, chroma) if self.options.access_copy else {}
@@ -148,28 +156,28 @@ class Studio:
             preview=self.store_preview(f"{number}-{prompt}", chroma),
             candidates=tuple(
                 {
-                    "eta": one.eta,
-                    "clip_margin": one.clip_margin,
-                    "stray_color": one.stray_color,
-                    "colorfulness": _colorfulness(one),
+                    "eta": candidate.eta,
+                    "clip_margin": candidate.clip_margin,
+                    "stray_color": candidate.stray_color,
+                    "colorfulness": _colorfulness(candidate),
                     "preview": self.store_preview(
-                        f"{number}-eta-{one.eta:g}", self.view.chroma(one.rgb), CANDIDATE_SIDE
+                        f"{number}-eta-{candidate.eta:g}", self.view.chroma(candidate.rgb), CANDIDATE_SIDE
                     ),
                 }
-                for one in ladder
+                for candidate in ladder
             ),
             source=source,
             note=stored.note,
             **access,
         )
 
-    def _store_access_copy(self, number: int, prompt: str, chroma: NDArray[np.float32]) -> dict:
-        """An 8-bit JPEG, composed anew against the shrunken gray: colours of a master are never rounded or resized."""
+    def _store_access_copy(self, number: int, prompt: str, chroma: NDArray[np.float32]) -> dict[str, Any]:
+        """An 8-bit JPEG, composed on the downscaled gray values: a master's colours are never rounded or resized."""
         small = self.view.shrunk(self.options.access_size)
         pixels = np.concatenate(list(painted(small, chroma, Reductions())))
-        form = self._form(prompt, "jpeg", small)
-        if not fits_jpeg(form):  # whose segments end at 64 KB
-            form = self._form(prompt, "jpeg", small, bare=True)
+        form = self._picture_format(prompt, "jpeg", small)
+        if not fits_jpeg(form):  # its segments hold at most 64 KB
+            form = self._picture_format(prompt, "jpeg", small, bare=True)
         content = jpeg(pixels, form, _ACCESS_QUALITY)
         check = check_luma(io.BytesIO(content), small.image.gray)
         key = access_key(self.row_id, number, prompt, sha256(content))

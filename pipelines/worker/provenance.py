@@ -1,10 +1,12 @@
-"""The record that lies beside each picture: what it was made from, how, by what, and what came out."""
+"""The record beside each picture: what it was made from, how and by what, and the outcome."""
 
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from diffcolor.config import Config
+from diffcolor.luminance import WEIGHTS
+from diffcolor.models import Models
 from pipelines.images.xmp import SOURCE_TYPE
 from pipelines.job import OutputOptions
 from pipelines.ledger.names import provenance_key
@@ -15,19 +17,19 @@ from pipelines.version import SYSTEM, VERSION, commit, libraries
 STATEMENT = (
     "The colours were made by a machine from a text. They are a guess, not evidence. The luminance is the scan's."
 )
-LUMA_FORMULA = "(19595*R + 38470*G + 7471*B + 32768) >> 16"
+LUMA_FORMULA = "({}*R + {}*G + {}*B + 32768) >> 16".format(*WEIGHTS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Making:
-    """What the makers of a picture know beyond its row.
+class GenerationContext:
+    """How a picture was generated, beyond what its row says.
 
     Attributes:
-        config: what fitted and sampled it.
+        config: of the fit and the sampling.
         models: names and weights' digests.
         scheduler: class of the sampler's noise schedule.
         working_size: height and width at which the model saw the scan.
-        color_hints: as the manifest has them.
+        color_hints: as in the manifest.
     """
 
     config: Config
@@ -39,14 +41,35 @@ class Making:
     anti_color_prompts: tuple[str, ...]
     color_hints: str | None = None
 
+    @staticmethod
+    def of(
+        models: Models,
+        config: Config,
+        options: OutputOptions,
+        *,
+        working_size: tuple[int, int],
+        anti_color_prompts: tuple[str, ...],
+        color_hints: str | None = None,
+    ) -> "GenerationContext":
+        return GenerationContext(
+            config=config,
+            options=options,
+            models=asdict(models.identity),
+            device=str(models.base.device),
+            scheduler=type(models.base.scheduler).__name__,
+            working_size=working_size,
+            anti_color_prompts=anti_color_prompts,
+            color_hints=color_hints,
+        )
 
-def provenance(row: ResultRow, output: Output, making: Making) -> dict[str, Any]:
+
+def provenance(row: ResultRow, output: Output, context: GenerationContext) -> dict[str, Any]:
     """The record as plain data."""
     source = row.source or {}
     return {
         "statement": STATEMENT,
-        "marked": making.options.mark,
-        "digital_source_type": SOURCE_TYPE if making.options.mark else None,
+        "marked": context.options.mark,
+        "digital_source_type": SOURCE_TYPE if context.options.mark else None,
         "input": {
             "id": row.id,
             "uri": row.image,
@@ -63,13 +86,13 @@ def provenance(row: ResultRow, output: Output, making: Making) -> dict[str, Any]
             "version": VERSION,
             "commit": commit(),
             "libraries": libraries(),
-            "device": making.device,
-            **making.models,
-            "settings": asdict(making.config),
-            "outputs": asdict(making.options),
-            "scheduler": making.scheduler,
-            "working_height": making.working_size[0],
-            "working_width": making.working_size[1],
+            "device": context.device,
+            **context.models,
+            "settings": asdict(context.config),
+            "outputs": asdict(context.options),
+            "scheduler": context.scheduler,
+            "working_height": context.working_size[0],
+            "working_width": context.working_size[1],
             "config_digest": row.config_digest,
             "fit_key": row.fit_key,
             "row_digest": row.row_digest,
@@ -77,8 +100,8 @@ def provenance(row: ResultRow, output: Output, making: Making) -> dict[str, Any]
             "artifact_sha256": row.artifact_sha256,
             "context_prompt": row.context_prompt,
             "target_prompt": output.prompt,
-            "color_hints": making.color_hints,
-            "anti_color_prompts": list(making.anti_color_prompts),
+            "color_hints": context.color_hints,
+            "anti_color_prompts": list(context.anti_color_prompts),
             "prompt_source": output.source,
             "prompt_writer": row.prompt_writer,
             "seed": row.seed,
@@ -91,7 +114,7 @@ def provenance(row: ResultRow, output: Output, making: Making) -> dict[str, Any]
         "outcome": {
             **asdict(output),
             "luma_formula": LUMA_FORMULA,
-            "luminance_mismatches": 0,  # else it would not have been stored
+            "luminance_mismatches": 0,  # any other picture is not stored
             "largest_luminance_error": 0,
             "primary_image": row.primary_image,
             "primary_sha256": row.primary_sha256,
@@ -100,7 +123,7 @@ def provenance(row: ResultRow, output: Output, making: Making) -> dict[str, Any]
     }
 
 
-def store_provenance(store: Store, row: ResultRow, output: Output, making: Making) -> None:
+def store_provenance(store: Store, row: ResultRow, output: Output, context: GenerationContext) -> None:
     """Writes the record beside its picture."""
-    content = json.dumps(provenance(row, output, making), indent=1, ensure_ascii=False).encode("utf-8", "replace")
+    content = json.dumps(provenance(row, output, context), indent=1, ensure_ascii=False).encode("utf-8", "replace")
     store.write(provenance_key(output.image), content)

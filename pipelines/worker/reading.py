@@ -1,53 +1,91 @@
-"""A row's scan, read, checked and decoded; whatever is wrong with it is an `InputImageError`."""
+"""Reads, checks and decodes a row's scan; whatever is wrong with it is an `InputImageError`."""
 
 import io
 import posixpath
-from collections.abc import Callable
 from dataclasses import replace
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+import torch
+
+from diffcolor.geometry import working_size
+from diffcolor.models import Models
+from diffcolor.prompts import cut_words
+from diffcolor.scan import Scan
 from manifests.locations import redacted
 from manifests.schema import ManifestRow
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
-from pipelines.images.gray import GrayImage, Rules, decode_gray
+from pipelines.images.formats.table import format_of_name
+from pipelines.images.gray import GrayImage, decode_gray
+from pipelines.images.rules import Rules, Toned
 from pipelines.images.view import View
 from pipelines.images.xmp import MAX_BYTES, BadXmpError, parsed
-from pipelines.store.retry import FULL, Patience, is_transient
-from pipelines.store.store import fetch_uri
+from pipelines.job import JobSpec
+from pipelines.ledger.identity import fit_key
+from pipelines.ledger.task import Task
+from pipelines.store.fetch import fetch_uri
+from pipelines.store.retry import FULL, OnRetry, Patience, is_transient
+from pipelines.worker.rows import DecodedRow, FitRequest
 
-SUFFIXES_OF = {
-    **dict.fromkeys((".tif", ".tiff"), "tiff"),
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe"), "jpeg"),
-    **dict.fromkeys((".jp2", ".j2k", ".jpx", ".j2c"), "jp2"),
-    ".png": "png",
-    ".webp": "webp",
-    ".bmp": "bmp",
-}
 MAX_INPUT_BYTES = 4 << 30
 _WEB = ("http://", "https://")
-_WEB_PATIENCE = 60.0  # seconds: a web server that is gone is one of many, and seldom comes back within the job
-OnRetry = Callable[[BaseException, float], None]
+_WEB_PATIENCE = 60.0  # seconds: a web server that is down is one of many, and seldom comes back within the job
+
+
+def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> DecodedRow:
+    """A row as the model will see it, with what there is to warn about.
+
+    Raises:
+        InputImageError: the scan cannot be colorized.
+    """
+    row, options, base = task.row, spec.outputs, models.base
+    rules = Rules(max_pixels=spec.max_pixels, toned=options.toned, assume_srgb=options.assume_srgb)
+    view, input_sha256 = read_scan(row, rules, spec.patience, on_retry)
+    warnings = [*row.warnings, *view.image.warnings]
+    if view.halftone:
+        warnings.append(f"halftone: printed in dots {view.halftone:.1f} pixels apart; the model sees it without them")
+    warnings += [
+        f"prompt_too_long: {prompt[:40]!r}...: the model does not see {cut!r}"
+        for prompt in (row.caption, *row.target_prompts)
+        if (cut := cut_words(base, prompt))
+    ]
+    size = working_size(*view.shape, base.training_area, base.size_multiple)
+    scan = Scan(
+        gray=torch.from_numpy(view.gray(*size))[None],
+        context_prompt=row.caption,
+        anti_color_prompts=row.anti_color_prompts or spec.config.fit.anti_color_prompts,
+        seed=row.seed,
+    )
+    key = fit_key(input_sha256, row, models.identity, spec.config)
+    return DecodedRow(
+        task=task,
+        view=view,
+        input_sha256=input_sha256,
+        gray_sha256=scratch.sha256_of_pixels(view.image.gray),
+        request=FitRequest(row_id=row.id, fit_key=key, scan=scan),
+        warnings=tuple(warnings),
+    )
 
 
 def read_scan(row: ManifestRow, rules: Rules, patience: Patience, on_retry: OnRetry) -> tuple[View, str]:
-    """What is to be seen of the decoded scan, and the sha256 of its file."""
+    """The part of the scan that is colorized, and the sha256 of its file."""
     with _opened(row, patience, on_retry) as file:
-        found = scratch.sha256_of_file(file)
-        if row.image_sha256 and row.image_sha256 != found:
-            message = f"sha256 {row.image_sha256} expected, {found} found: not the catalogued file"
+        input_sha256 = scratch.sha256_of_file(file)
+        if row.image_sha256 and row.image_sha256 != input_sha256:
+            message = f"sha256 {row.image_sha256} expected, {input_sha256} found: not the catalogued file"
             raise InputImageError("input_changed", message)
-        image = decode_gray(file, replace(rules, toned=row.toned or rules.toned), row.page)
+        toned = Toned(row.toned) if row.toned else rules.toned
+        image = decode_gray(file, replace(rules, toned=toned), row.page)
     if row.image is not None:
         image = _with_sidecar(image, row.image, patience, on_retry)
         image = replace(image, warnings=(*image.warnings, *_misnamed(row, image.source.format)))
-    return View(image, row.regions).check(), found
+    return View(image, row.regions).check(), input_sha256
 
 
 def _opened(row: ManifestRow, patience: Patience, on_retry: OnRetry) -> BinaryIO:
-    if row.image_bytes is not None:
-        return io.BytesIO(row.image_bytes)
+    if row.image is None:
+        return io.BytesIO(row.image_bytes or b"")
     try:
         return _fetched(row.image, MAX_INPUT_BYTES, patience, on_retry)
     except FileNotFoundError as error:
@@ -57,7 +95,7 @@ def _opened(row: ManifestRow, patience: Patience, on_retry: OnRetry) -> BinaryIO
 
 
 def _fetched(uri: str, limit: int, patience: Patience, on_retry: OnRetry) -> BinaryIO:
-    """Raises FileNotFoundError, PermissionError, an OSError for want of room here, or an InputImageError."""
+    """Raises FileNotFoundError, PermissionError, an OSError if this disk is full, or an InputImageError."""
     if uri.startswith(_WEB):
         patience = replace(patience, total=min(patience.total, _WEB_PATIENCE))
     try:
@@ -75,11 +113,12 @@ def _fetched(uri: str, limit: int, patience: Patience, on_retry: OnRetry) -> Bin
 
 
 def _misnamed(row: ManifestRow, kind: str) -> tuple[str, ...]:
-    """A warning where the file's name promises another format than its content is."""
+    """A warning where a file's suffix is that of another format than its content."""
+    promised = format_of_name(row.image or "")
+    if promised is None or promised.name == kind:
+        return ()
     suffix = posixpath.splitext(urlsplit(row.image or "").path)[1].lower()
-    if suffix in SUFFIXES_OF and SUFFIXES_OF[suffix] != kind:
-        return (f"wrong_extension: it is named {suffix}, its content is {kind}, and was read as that",)
-    return ()
+    return (f"wrong_extension: it is named {suffix}, its content is {kind}, and was read as that",)
 
 
 def _with_sidecar(image: GrayImage, uri: str, patience: Patience, on_retry: OnRetry) -> GrayImage:
@@ -90,7 +129,7 @@ def _with_sidecar(image: GrayImage, uri: str, patience: Patience, on_retry: OnRe
         try:
             with _fetched(sidecar, MAX_BYTES, patience, on_retry) as file:
                 packet = file.read()
-        except (FileNotFoundError, PermissionError):  # S3 says the latter of a missing key, to who may not list
+        except (FileNotFoundError, PermissionError):  # without the right to list, S3 reports a missing key as denied
             continue
         name = posixpath.basename(sidecar)
         try:

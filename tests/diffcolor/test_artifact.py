@@ -17,11 +17,11 @@ from tests.diffcolor.test_colorize import fitted, scan
 
 
 @pytest.fixture(scope="module")
-def fit_and_bytes(base, judge):
-    (one,) = fitted(base, judge, [scan(0)])
+def fit_and_bytes(models):
+    (one,) = fitted(models, [scan(0)])
     record = ArtifactRecord(
         base_model="tiny",
-        base_model_digest=base.digest,
+        base_model_digest=models.base.digest,
         config_digest="c",
         context_prompt=one.scan.context_prompt,
         identified_prompt="a photo of a sks barn",
@@ -35,11 +35,11 @@ def fit_and_bytes(base, judge):
     return one, record, to_bytes(one, record)
 
 
-def test_an_artifact_recolors_like_the_fit_itself(base, judge, fit_and_bytes):
+def test_an_artifact_recolors_like_the_fit_itself(models, fit_and_bytes):
     one, record, content = fit_and_bytes
-    again = from_bytes(content, one.scan.gray, base)
+    again = from_bytes(content, one.scan.gray, models.base)
     assert read_record(content) == record
-    fresh, stored = (recolor(base, judge, [(each, "a red barn")], TINY)[0] for each in (one, again))
+    fresh, stored = (recolor(models, [(each, "a red barn")], TINY)[0] for each in (one, again))
     assert all(torch.equal(a.rgb, b.rgb) for a, b in zip(fresh, stored, strict=True))
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny
 
-from diffcolor.base_model import load_base_model, load_judge
+from diffcolor.base_model import load_base_model
 from diffcolor.diffusion import decode, encode
 from diffcolor.errors import BaseModelError
+from diffcolor.judge import load_judge
 
 
 def test_sizes_come_from_the_models_own_config(base):

@@ -15,31 +15,28 @@ from tests.diffcolor.test_colorize import fitted, same, scan
 CONFIG = replace(TINY.fit, color_prior_steps=12, embedding_steps=3, in_context_steps=3, plateau_window=5)
 
 
-def checkpoints(base, judge, scans, config=CONFIG) -> list[list[Checkpoint]]:
+def checkpoints(models, scans, config=CONFIG) -> list[list[Checkpoint]]:
     """At every point between two steps, what each image would be resumed from, through bytes."""
     points = []
-    for progress in fit(base, judge, scans, config):
+    for progress in fit(models, scans, config):
         saved = [progress.checkpoint(image) for image in range(len(scans))]
         points.append([from_bytes(to_bytes(one, "key"), "key") for one in saved])
     return points
 
 
-def resume(base, judge, scans, points, config=CONFIG):
-    steps, count = fit(base, judge, scans, config, points), 0
-    while True:
-        try:
-            count += next(steps).step > 0
-        except StopIteration as stop:
-            return stop.value, count
+def resume(models, scans, points, config=CONFIG):
+    fitting = fit(models, scans, config, points)
+    count = sum(progress.step > 0 for progress in fitting)
+    return fitting.outcomes, count
 
 
-def test_an_image_goes_on_from_any_step_bit_for_bit(base, judge):
-    (whole,) = fitted(base, judge, [scan(0)], CONFIG)
-    points = checkpoints(base, judge, [scan(0)])
+def test_an_image_goes_on_from_any_step_bit_for_bit(models):
+    (whole,) = fitted(models, [scan(0)], CONFIG)
+    points = checkpoints(models, [scan(0)])
     assert [(one.stage, one.step) for (one,) in points][-4:] == [("in_context", step) for step in range(4)]
     redone = []
     for point in points:
-        ((again,), count) = resume(base, judge, [scan(0)], point)
+        ((again,), count) = resume(models, [scan(0)], point)
         redone.append(count)
         assert torch.equal(again.primary, whole.primary)
         assert torch.equal(again.optimized_embeds, whole.optimized_embeds)
@@ -49,22 +46,22 @@ def test_an_image_goes_on_from_any_step_bit_for_bit(base, judge):
     assert redone[-1] == 0
 
 
-def test_an_image_goes_on_alone_or_with_others(base, judge):
+def test_an_image_goes_on_alone_or_with_others(models):
     scans = [scan(0), scan(1)]
-    together = fitted(base, judge, scans, CONFIG)
-    for point in checkpoints(base, judge, scans)[::4]:
-        both, _ = resume(base, judge, scans, point)
+    together = fitted(models, scans, CONFIG)
+    for point in checkpoints(models, scans)[::4]:
+        both, _ = resume(models, scans, point)
         for k in range(2):
-            ((alone,), _) = resume(base, judge, [scans[k]], [point[k]])
+            ((alone,), _) = resume(models, [scans[k]], [point[k]])
             for one in (alone, both[k]):
                 assert same(one.primary, together[k].primary)
                 assert same(one.optimized_embeds, together[k].optimized_embeds)
 
 
-def test_a_failed_image_leaves_no_checkpoint(base, judge):
+def test_a_failed_image_leaves_no_checkpoint(models):
     broken = scan(0, gray=torch.full((1, 32, 32), torch.nan))
     last = None
-    for progress in fit(base, judge, [broken, scan(1)], CONFIG):
+    for progress in fit(models, [broken, scan(1)], CONFIG):
         last = (progress.checkpoint(0), progress.checkpoint(1))
     assert last[0] is None
     assert last[1].stage == "in_context"

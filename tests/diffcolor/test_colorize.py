@@ -6,11 +6,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from diffcolor.colorize import Colored, Fitted, Scan, fit, recolor
-from diffcolor.config import PRESETS, config_from, digest, preset_for
+from diffcolor.colorize import Colored, Fitted, fit, recolor
+from diffcolor.config import PRESETS, Config, digest, preset_for
 from diffcolor.errors import NonFiniteLossError
 from diffcolor.lora import target_layers
 from diffcolor.luminance import soft_luma
+from diffcolor.scan import Scan
+from pipelines.values import from_values
 from tests.conftest import TINY
 
 CAPTIONS = ["a photo of a barn", "a cat", "a photo of an apple and the sky", "a house"]
@@ -33,13 +35,8 @@ def scan(k: int, **changes) -> Scan:
     return Scan(**{**facts, **changes})
 
 
-def fitted(base, judge, scans, config=TINY.fit):
-    steps = fit(base, judge, scans, config)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
+def fitted(models, scans, config=TINY.fit):
+    return fit(models, scans, config).outcomes
 
 
 def weights(base):
@@ -51,60 +48,60 @@ def weights(base):
 
 
 @pytest.fixture(scope="module")
-def together(base, judge):
-    return fitted(base, judge, [scan(k) for k in range(4)])
+def together(models):
+    return fitted(models, [scan(k) for k in range(4)])
 
 
-def test_four_in_lockstep_get_what_each_gets_alone(base, judge, together):
+def test_four_in_lockstep_get_what_each_gets_alone(models, together):
     for k in range(4):
-        (alone,) = fitted(base, judge, [scan(k)])
+        (alone,) = fitted(models, [scan(k)])
         assert same(alone.primary, together[k].primary)
         assert same(alone.optimized_embeds, together[k].optimized_embeds)
         for name, tensor in alone.lora.up.items():
             assert same(tensor, together[k].lora.up[name])
 
 
-def test_an_image_that_settles_early_gets_what_it_gets_alone(base, judge):
+def test_an_image_that_settles_early_gets_what_it_gets_alone(models):
     """Images settle at different steps; the stages after must not notice."""
     config = replace(TINY.fit, color_prior_steps=24, embedding_steps=8, plateau_window=4, plateau_improvement=0.01)
     scans = [scan(k) for k in range(4)]
-    together = fitted(base, judge, scans, config)
+    together = fitted(models, scans, config)
     lengths = set()
     for k, one in enumerate(scans):
-        lengths.add(sum(progress.stage == "color_prior" for progress in fit(base, judge, [one], config)))
-        (alone,) = fitted(base, judge, [one], config)
+        lengths.add(sum(progress.stage == "color_prior" for progress in fit(models, [one], config)))
+        (alone,) = fitted(models, [one], config)
         assert same(alone.optimized_embeds, together[k].optimized_embeds)
         assert same(alone.primary, together[k].primary)
     assert len(lengths) > 1, "all settled at the same step: nothing was compared"
 
 
-def test_base_weights_are_bit_identical_after_fit_and_recolor(base, judge):
-    before = weights(base)
-    (one,) = fitted(base, judge, [scan(0)])
-    recolor(base, judge, [(one, "a photo of a red barn")], TINY)
-    after = weights(base)
+def test_base_weights_are_bit_identical_after_fit_and_recolor(models):
+    before = weights(models.base)
+    (one,) = fitted(models, [scan(0)])
+    recolor(models, [(one, "a photo of a red barn")], TINY)
+    after = weights(models.base)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
-    assert not any(layer._forward_hooks for layer in target_layers(base.unet).values())
+    assert not any(layer._forward_hooks for layer in target_layers(models.base.unet).values())
 
 
-def test_abandoned_fit_leaves_the_unet_untouched(base, judge):
-    steps = fit(base, judge, [scan(0)], TINY.fit)
+def test_abandoned_fit_leaves_the_unet_untouched(models):
+    steps = iter(fit(models, [scan(0)], TINY.fit))
     next(steps)
     steps.close()
-    assert not any(layer._forward_hooks for layer in target_layers(base.unet).values())
+    assert not any(layer._forward_hooks for layer in target_layers(models.base.unet).values())
 
 
-def test_same_seed_gives_same_pixels_and_another_seed_others(base, judge, together):
-    (again,) = fitted(base, judge, [scan(1)])
-    (other,) = fitted(base, judge, [scan(1, seed=9)])
-    first = recolor(base, judge, [(again, "a red cat")], TINY)[0][0]
-    second = recolor(base, judge, [(again, "a red cat")], TINY)[0][0]
+def test_same_seed_gives_same_pixels_and_another_seed_others(models, together):
+    (again,) = fitted(models, [scan(1)])
+    (other,) = fitted(models, [scan(1, seed=9)])
+    first = recolor(models, [(again, "a red cat")], TINY)[0][0]
+    second = recolor(models, [(again, "a red cat")], TINY)[0][0]
     assert torch.equal(first.rgb, second.rgb)
-    assert not torch.allclose(recolor(base, judge, [(other, "a red cat")], TINY)[0][0].rgb, first.rgb, atol=1e-3)
+    assert not torch.allclose(recolor(models, [(other, "a red cat")], TINY)[0][0].rgb, first.rgb, atol=1e-3)
 
 
-def test_every_candidate_has_the_scans_luminance(base, judge, together):
-    ladder = recolor(base, judge, [(together[0], "a photo of a red barn")], TINY)[0]
+def test_every_candidate_has_the_scans_luminance(models, together):
+    ladder = recolor(models, [(together[0], "a photo of a red barn")], TINY)[0]
     assert sorted(one.eta for one in ladder) == sorted(TINY.etas)
     assert ladder[0].score >= ladder[1].score
     for one in ladder:
@@ -119,23 +116,23 @@ def test_stray_color_decides_between_candidates_that_the_judge_likes_alike():
     assert candidate(0.20, 0.1).score < candidate(0.30, 0.5).score
 
 
-def test_candidates_do_not_depend_on_their_neighbours(base, judge, together):
+def test_candidates_do_not_depend_on_their_neighbours(models, together):
     requests = [(together[k], "a red house") for k in range(4)]
-    for alone, batched in zip(requests, recolor(base, judge, requests, TINY), strict=True):
-        by_eta = {one.eta: one.rgb for one in recolor(base, judge, [alone], TINY)[0]}
+    for alone, batched in zip(requests, recolor(models, requests, TINY), strict=True):
+        by_eta = {one.eta: one.rgb for one in recolor(models, [alone], TINY)[0]}
         for one in batched:
             assert same(one.rgb, by_eta[one.eta])
 
 
-def test_training_moves_the_embedding_and_the_adapters(base, judge, together):
+def test_training_moves_the_embedding_and_the_adapters(models, together):
     assert all(tensor.abs().max() > 0 for tensor in together[0].lora.up.values())
-    (untrained,) = fitted(base, judge, [scan(0)], replace(TINY.fit, embedding_steps=0))
+    (untrained,) = fitted(models, [scan(0)], replace(TINY.fit, embedding_steps=0))
     assert not torch.equal(untrained.optimized_embeds, together[0].optimized_embeds)
 
 
 @pytest.mark.parametrize(("timesteps", "highest"), [("all", 999), ("sampling", 299)])
-def test_training_sees_the_timesteps_it_is_to_see(base, judge, timesteps, highest):
-    seen, real = [], base.unet.forward
+def test_training_sees_the_timesteps_it_is_to_see(models, timesteps, highest):
+    seen, real = [], models.base.unet.forward
 
     def forward(x, t, *given, **more):
         seen.append(t)
@@ -144,41 +141,41 @@ def test_training_sees_the_timesteps_it_is_to_see(base, judge, timesteps, highes
     config = replace(
         TINY.fit, color_prior_steps=30, timesteps=timesteps, primary=replace(TINY.fit.primary, strength=0.3)
     )
-    base.unet.forward = forward
+    models.base.unet.forward = forward
     try:
-        for progress in fit(base, judge, [scan(0)], config):
+        for progress in fit(models, [scan(0)], config):
             if progress.stage != "color_prior":
                 break  # sampling has its own
             assert len(seen) <= 30
     finally:
-        base.unet.forward = real
+        models.base.unet.forward = real
     drawn = torch.cat(seen[:30])
     assert 0.8 * highest < drawn.max() <= highest
     assert drawn.min() < 0.2 * highest
 
 
-def test_the_prior_alone_asks_for_no_change(base, judge):
+def test_the_prior_alone_asks_for_no_change(models):
     """Without the contrastive loss, the untouched base is the optimum of stage 1 when it is held there; gray is not."""
     config = replace(TINY.fit, contrastive_weight=0.0, embedding_steps=0, in_context_steps=0)
-    (held,) = fitted(base, judge, [scan(0)], replace(config, denoising_target="prior"))
-    (pulled,) = fitted(base, judge, [scan(0)], replace(config, denoising_target="gray"))
+    (held,) = fitted(models, [scan(0)], replace(config, denoising_target="prior"))
+    (pulled,) = fitted(models, [scan(0)], replace(config, denoising_target="gray"))
     assert all(not tensor.any() for tensor in held.lora.up.values())
     assert all(tensor.any() for tensor in pulled.lora.up.values())
 
 
-def test_a_non_finite_loss_fails_its_image_alone(base, judge, together):
+def test_a_non_finite_loss_fails_its_image_alone(models, together):
     broken = scan(0, gray=torch.full((1, 32, 32), torch.nan))
-    bad, good = fitted(base, judge, [broken, scan(1)], replace(TINY.fit, color_prior_steps=4))
+    bad, good = fitted(models, [broken, scan(1)], replace(TINY.fit, color_prior_steps=4))
     assert isinstance(bad, NonFiniteLossError)
     assert bad.stage == "color_prior"
     assert isinstance(good, Fitted)
     assert same(good.primary, together[1].primary)
 
 
-def test_a_settled_image_stands_still_and_the_stage_ends_early(base, judge):
+def test_a_settled_image_stands_still_and_the_stage_ends_early(models):
     # Nothing is ever twice as good as before: every image settles after two windows.
     config = replace(TINY.fit, color_prior_steps=50, plateau_window=3, plateau_improvement=0.9)
-    steps = [p for p in fit(base, judge, [scan(0), scan(1)], config) if p.stage == "color_prior"]
+    steps = [p for p in fit(models, [scan(0), scan(1)], config) if p.stage == "color_prior"]
     assert len(steps) == 6
 
 
@@ -203,6 +200,6 @@ def test_what_was_tuned_on_the_embedded_model_holds_for_no_other():
 
 @pytest.mark.parametrize("config", [*PRESETS.values(), TINY], ids=lambda config: config.preset)
 def test_a_configuration_comes_back_from_json(config):
-    again = config_from(json.loads(json.dumps(asdict(config))))
+    again = from_values(json.loads(json.dumps(asdict(config))), Config)
     assert again == config
     assert digest(again) == digest(config)

@@ -8,19 +8,21 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from diffcolor.base_model import embedded_folder, load_base_model, load_judge
-from diffcolor.colorize import Fitted, Scan, fit, recolor
+from diffcolor.base_model import embedded_folder
+from diffcolor.colorize import Fitted, fit, recolor
 from diffcolor.config import ANTI_COLOR_PROMPTS, PRESETS
 from diffcolor.lora import init_lora
 from diffcolor.luminance import soft_luma
+from diffcolor.models import load_models
 from diffcolor.prompts import embed_prompts
+from diffcolor.scan import Scan
 
 DRAFT = PRESETS["draft"]
 
 
 @pytest.fixture(scope="module")
 def mini():
-    return load_base_model(), load_judge()
+    return load_models()
 
 
 def ball() -> torch.Tensor:
@@ -62,17 +64,16 @@ def test_all_parts_are_there_for_stock_diffusers():
 
 
 def test_the_word_decides_the_hue(mini):
-    base, judge = mini
-    one = untrained(base, scan())
+    one = untrained(mini.base, scan())
     words = {"red": 0, "green": 120, "blue": 230}
-    ladders = recolor(base, judge, [(one, f"a photo of a {word} ball") for word in words], replace(DRAFT, etas=(1.0,)))
+    ladders = recolor(mini, [(one, f"a photo of a {word} ball") for word in words], replace(DRAFT, etas=(1.0,)))
     hues = {word: ball_hue(ladder[0].rgb) for word, ladder in zip(words, ladders, strict=True)}
     for word, hue in words.items():
         assert far(hues[word], hue) < 60, hues
 
 
 def test_the_judge_tells_colour_from_gray_and_red_from_blue(mini):
-    _, judge = mini
+    judge = mini.judge
     gray = ball()
     inside = (ball() < 0.66).float()
 
@@ -89,18 +90,16 @@ def test_the_judge_tells_colour_from_gray_and_red_from_blue(mini):
 
 def test_stage_one_moves_the_picture_away_from_the_anti_colour_prompts(mini):
     """The contrastive term, and nothing else, is what differs between the two runs."""
-    base, judge = mini
     quick = replace(DRAFT.fit, color_prior_steps=25, embedding_steps=0, in_context_steps=0, plateau_window=0)
 
     def late_loss(weight: float) -> float:
         config = replace(quick, contrastive_weight=weight, color_prior_learning_rate=1e-3)
-        steps = [p for p in fit(base, judge, [scan()], config) if p.stage == "color_prior"]
+        steps = [p for p in fit(mini, [scan()], config) if p.stage == "color_prior"]
         return sum(float(p.losses["contrastive"][0]) for p in steps[-12:])
 
     assert late_loss(1.0) < 0.95 * late_loss(0.0)
 
 
 def test_colour_of_a_picture_is_within_the_scans_luminance(mini):
-    base, judge = mini
-    (ladder,) = recolor(base, judge, [(untrained(base, scan()), "a photo of a green ball")], DRAFT)
+    (ladder,) = recolor(mini, [(untrained(mini.base, scan()), "a photo of a green ball")], DRAFT)
     assert torch.allclose(soft_luma(ladder[0].rgb[None])[0], ball(), atol=1e-4)

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from diffcolor.luminance import replace_luma
-from diffcolor.measures import clip_margins, colorfulness, stray_color
+from diffcolor.measures import clip_margins, colorfulness, lightness_shift, stray_color
+from diffcolor.srgb import linear_to_srgb, srgb_to_linear
 
 
 def test_gray_is_not_colorful():
@@ -21,6 +22,27 @@ def test_colorfulness_by_hand():
 def test_colorfulness_does_not_depend_on_depth():
     picture = np.random.default_rng(1).integers(0, 256, (30, 30, 3), np.uint8)
     assert colorfulness(picture.astype(np.uint16) * 257) == pytest.approx(colorfulness(picture))
+
+
+def test_lightness_shift_of_every_code_by_hand():
+    codes = np.arange(256) / 255
+    light = np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)
+
+    def lightness(y):
+        return np.where(y > 216 / 24389, 116 * np.cbrt(y) - 16, y * 24389 / 27)
+
+    gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for channel, share in enumerate((0.2126, 0.7152, 0.0722)):
+        rgb = np.zeros((16, 16, 3), np.uint8)
+        rgb[..., channel] = gray[::-1]
+        shift = np.abs(lightness(light[gray[::-1]] * share) - lightness(light[gray]))
+        assert lightness_shift(rgb, gray) == (shift.mean(), shift.max())
+
+
+def test_the_srgb_curve_has_an_inverse():
+    codes = np.arange(65536) / 65535
+    assert np.abs(linear_to_srgb(srgb_to_linear(codes)) - codes).max() < 1e-7
+    assert srgb_to_linear(np.array([0.0, 0.04045, 0.5, 1.0])) == pytest.approx([0, 0.0031308, 0.2140411, 1], abs=1e-7)
 
 
 def test_clip_margin_is_against_the_nearest_negative():

@@ -19,12 +19,14 @@ from PIL import Image
 from safetensors.numpy import save
 
 from diffcolor.config import PRESETS
+from diffcolor.models import ModelIdentity
 from pipelines.job import JobRequest, JobSpec
-from pipelines.ledger.identity import Models, sha256
+from pipelines.ledger.identity import sha256
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import FAILED, OK, Output, ResultRow
 from pipelines.ledger.task import Task, blank_result
-from pipelines.store import store
+from pipelines.progress import WorkerProgress
+from pipelines.store import local
 from pipelines.store.retry import Patience
 from pipelines.store.store import Store
 
@@ -38,20 +40,20 @@ class QuickWorker:
     While a file `full` stands beside a local output, the disk is full.
     """
 
-    models = Models(base_model="quick", base_model_digest="0", judge="quick", judge_digest="0")
+    identity = ModelIdentity(base_model="quick", base_model_digest="0", judge="quick", judge_digest="0")
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
         self.store = Store(spec.output, patience=spec.patience, preconditions=spec.preconditions)
         self.ledger = Ledger(self.store)
         if self.store.is_local:
-            full, write = Path(self.store.root).with_name("full"), store._write_temporary
-            store._write_temporary = lambda *given: _raise_if(full.exists()) or write(*given)
+            full, write = Path(self.store.root).with_name("full"), local.write_temporary
+            local.write_temporary = lambda *given: _raise_if(full.exists()) or write(*given)
         self.ticks, self.stop_at = 0, None
         self.seconds = float(os.environ.get("QUICK_SECONDS", "0.05"))
 
-    def progress(self) -> dict:
-        return {"stage": "quick", "ids": [], "ticks": self.ticks}
+    def progress(self) -> WorkerProgress:
+        return WorkerProgress(stage="quick", ticks=self.ticks)
 
     def request_stop(self, seconds: float) -> None:
         self.stop_at = time.monotonic() + seconds
@@ -75,7 +77,7 @@ class QuickWorker:
         return rows
 
     def _outcome(self, task: Task) -> ResultRow:
-        blank, row = blank_result(task, self.spec, self.models), task.row
+        blank, row = blank_result(task, self.spec, self.identity), task.row
         if "fails" in row.caption:
             failed = replace(blank, status=FAILED, error_kind="test", error_message="as it was told")
             return self.ledger.commit(task.place, failed, uuid.uuid4().hex)
@@ -136,16 +138,17 @@ def quick_request(manifest: str, output: str, **options) -> JobRequest:
 
 
 def main() -> None:
-    from pipelines.commands.terminal import exit_code, reported
+    from pipelines.commands.exit_codes import of_run
+    from pipelines.commands.terminal import reported
     from pipelines.driver.run import run_job
     from pipelines.store import lease
 
     if "QUICK_LEASE" in os.environ:  # the lease's seconds, for tests that cannot wait a minute
-        lease.BEAT_SECONDS, lease.EXPIRY_SECONDS = json.loads(os.environ["QUICK_LEASE"])
+        lease.HEARTBEAT_SECONDS, lease.EXPIRY_SECONDS = json.loads(os.environ["QUICK_LEASE"])
     manifest, output, *more = sys.argv[1:]
     with reported():
         snapshot = run_job(quick_request(manifest, output, **json.loads(more[0] if more else "{}")), notice=print)
-    sys.exit(exit_code(snapshot.state, snapshot.failed))
+    sys.exit(of_run(snapshot.state, snapshot.failed))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffcolor.config import config_from
 from pipelines.curation.recolor import Recolorer
 from pipelines.curation.report.report import write_report
 from pipelines.curation.review import apply, read_decisions
@@ -47,7 +46,7 @@ def request(old: Path, output: str) -> JobRequest:
         output=str(old / output),
         base_model=str(old / "models/base"),
         judge=str(old / "models/judge"),
-        config=config_from(json.loads((old / output / "job.json").read_text())["config"]),
+        config=Ledger(Store(str(old / output))).read_job().config,
         device="cpu",
         images_per_step=2,
     )
@@ -56,7 +55,7 @@ def request(old: Path, output: str) -> JobRequest:
 
 @pytest.mark.parametrize(("output", "said"), [("finished", "status.json"), ("interrupted", "interrupted_status.json")])
 def test_status_says_what_it_said(old, output, said):
-    before, now = json.loads((old / said).read_text()), status(Store(str(old / output)))
+    before, now = json.loads((old / said).read_text()), status(Store(str(old / output))).to_json()
     for changing in ("output", "heartbeat_age"):
         del before[changing], now[changing]
     assert json.loads(json.dumps(now)) == before

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffcolor.base_model import load_base_model, load_judge
+from diffcolor.base_model import load_base_model
+from diffcolor.judge import load_judge
 from training.__main__ import main
 from training.colors import COLOR_OF_WORD
 from training.photographs import load_photographs

@@ -1,4 +1,4 @@
-"""Figures of one colour picture against the truth: functions of arrays, nothing else.
+"""Figures of one colour picture compared with its true colours, as functions of arrays.
 
 CIELAB is that of sRGB under D65 (scikit-image). Luminance is the scan's by construction: what can be wrong is colour.
 """
@@ -12,8 +12,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from diffcolor.luminance import luma
 from diffcolor.measures import colorfulness
 
-HUE_TOLERANCE = 30.0  # degrees within which a hinted hue counts as taken
-_COLOURLESS = 5.0  # CIELAB chroma under which a pixel has no hue to speak of
+HUE_TOLERANCE = 30.0  # degrees within which a picture counts as having taken the hinted hue
+_COLOURLESS = 5.0  # CIELAB chroma below which a hue means nothing
 
 
 def against_truth(rgb: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, float]:
@@ -23,8 +23,9 @@ def against_truth(rgb: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str,
         rgb, truth: (H, W, 3) sRGB.
 
     Returns:
-        `ciede2000`, `ciede2000_p95` (of the pixels), `ab_error` (mean distance in a*b*), `ab_ratio` (gray's is 1),
-        `colorfulness`, `colorfulness_truth`, `psnr` (dB), `ssim`.
+        `ciede2000` (mean of the pixels), `ciede2000_p95` (their 95th percentile), `ab_error` (mean distance in a*b*),
+        `ab_ratio` (`ab_error` relative to that of the gray picture), `colorfulness`, `colorfulness_truth`, `psnr` (dB),
+        `ssim`.
     """
     gray = np.repeat(luma(rgb)[..., None], 3, axis=-1)
     lab, lab_truth, lab_gray = rgb2lab(rgb), rgb2lab(truth), rgb2lab(gray)
@@ -44,7 +45,7 @@ def against_truth(rgb: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str,
 
 
 def _psnr(rgb: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio in dB; 100 for equal pictures, where it has no end."""
+    """Peak signal-to-noise ratio in dB; 100 for equal pictures, where it would be infinite."""
     return float(peak_signal_noise_ratio(truth, rgb, data_range=255)) if (rgb != truth).any() else 100.0
 
 
@@ -52,7 +53,7 @@ def hue_of(color: str) -> float:
     """CIELAB hue of a colour name or #rrggbb, in degrees.
 
     Raises:
-        ValueError: unknown, or a gray, which has none.
+        ValueError: the colour is unknown, or a gray, which has no hue.
     """
     _, a, b = rgb2lab(np.array([[ImageColor.getrgb(color)[:3]]], np.uint8))[0, 0]
     if np.hypot(a, b) < _COLOURLESS:
@@ -60,17 +61,17 @@ def hue_of(color: str) -> float:
     return float(np.degrees(np.arctan2(b, a)) % 360)
 
 
-def hue_difference(one: float, other: float) -> float:
-    """Between two hues, in degrees: 0 to 180."""
-    return float(abs((one - other + 180) % 360 - 180))
+def hue_difference(first: float, second: float) -> float:
+    """Angle between two hues in degrees, 0 to 180."""
+    return float(abs((first - second + 180) % 360 - 180))
 
 
 def hint_agreement(rgb: NDArray[np.uint8], inside: NDArray[np.bool_], color: str) -> dict[str, float]:
-    """Did the hinted object take the hinted hue, and did the rest stay out of it?
+    """Whether the hinted object took the hinted hue, and how much of it bled into the rest.
 
     Returns:
-        `hint_hue_error`: degrees between the hinted hue and the object's median one (180 where it has no colour).
-        `hint_taken`: 1 within `HUE_TOLERANCE`, else 0.
+        `hint_hue_error`: degrees between the hinted hue and the object's median hue (180 where it has no colour).
+        `hint_taken`: 1 if that is within `HUE_TOLERANCE`, else 0.
         `bleed`: mean chroma outside the object along the hinted direction, in CIELAB units.
     """
     lab = rgb2lab(rgb)
@@ -88,7 +89,7 @@ def hint_agreement(rgb: NDArray[np.uint8], inside: NDArray[np.bool_], color: str
 
 
 def spread(means: NDArray[np.float64]) -> float:
-    """How far the pictures of a series are apart in colour: RMS distance of their mean a*b* from the mean of all.
+    """How far the pictures of a series are apart in colour: the RMS distance of their mean a*b* from the mean of all.
 
     Args:
         means: (N, 2), of `mean_ab`.
@@ -102,7 +103,7 @@ def mean_ab(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def interval(values: NDArray[np.float64], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean, and its 95 % interval by the percentile bootstrap over pictures."""
+    """Mean, and the ends of its 95 % interval by the percentile bootstrap over pictures."""
     values = np.asarray(values, np.float64)
     rng = np.random.default_rng(seed)
     means = values[rng.integers(0, len(values), (draws, len(values)))].mean(axis=1)

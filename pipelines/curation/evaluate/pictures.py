@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from pipelines.images.raster import open_raster
+from pipelines.images.formats.codecs import open_raster
 from pipelines.images.view import turned_upright
 
-MAX_PIXELS = 64_000_000  # of a picture that is read; larger ones are no use for figures of colour
-MAX_COMPARED = 2_000_000  # pixels; more are averaged: the figures of one take some 300 bytes
+MAX_PIXELS = 64_000_000  # larger pictures are not read: figures of colour gain nothing from them
+MAX_COMPARED = 2_000_000  # pixels; larger pictures are averaged down, because the figures need some 300 bytes a pixel
 
 
 def read_rgb(file: BinaryIO) -> NDArray[np.uint8]:
@@ -20,7 +20,7 @@ def read_rgb(file: BinaryIO) -> NDArray[np.uint8]:
 
     Raises:
         InputImageError: it cannot be read.
-        ValueError: its ICC profile is damaged, or not one of its kind of picture.
+        ValueError: its ICC profile is damaged, or does not fit its kind of picture.
     """
     raster = open_raster(file, MAX_PIXELS)
     shape = (raster.height, raster.width) if raster.channels == 1 else (raster.height, raster.width, 3)
@@ -64,7 +64,7 @@ def read_mask(file: BinaryIO) -> NDArray[np.bool_]:
 
 
 def at_most(pixels: NDArray, count: int = MAX_COMPARED) -> NDArray:
-    """(H, W) bool or (H, W, 3) uint8, averaged down to about `count` pixels where it has more."""
+    """(H, W) bool or (H, W, 3) uint8 pixels, averaged down to about `count` where there are more."""
     height, width = pixels.shape[:2]
     smaller = math.sqrt(count / (height * width))
     if smaller >= 1:

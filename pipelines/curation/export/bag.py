@@ -10,7 +10,7 @@ _DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 
 
 def bag(target: Store) -> None:
-    """Writes the tag files over what lies in `data/`."""
+    """Writes the tag files for the payload in `data/`."""
     payload = target.list("data")
     digests, total = {}, 0
     for key in payload:
@@ -34,6 +34,6 @@ def bag(target: Store) -> None:
 
 
 def _lines(digests: Iterable[tuple[str, str]]) -> bytes:
-    # Of a name only these three characters are written otherwise (RFC 8493, 2.1.3).
+    # These three characters, and no others, are escaped in names (RFC 8493, 2.1.3).
     escaped = ((digest, name.replace("%", "%25").replace("\n", "%0A").replace("\r", "%0D")) for name, digest in digests)
     return "".join(f"{digest}  {name}\n" for digest, name in escaped).encode()

@@ -1,18 +1,19 @@
-"""C2PA content credentials, by the optional extra `[c2pa]`. The certificate and its key are the institution's."""
+"""C2PA content credentials, with the optional extra `[c2pa]`. The institution provides certificate and key."""
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipelines.images.formats.table import FORMATS
 from pipelines.images.xmp import SOURCE_TYPE
 
-_MIME = {"tiff": "image/tiff", "png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
+_MIME = {name: row.mime for name, row in FORMATS.items() if row.is_signable}
 _PARENT = "the-scan"
 
 
 class SigningError(Exception):
-    """The extra is missing, or the certificate is of no use."""
+    """The extra is missing, or the certificate or its key cannot sign."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,19 @@ class Certificate:
     def sign(
         self, source: BinaryIO, target: BinaryIO, format_: str, record: dict[str, Any], scan: BinaryIO | None = None
     ) -> str | None:
-        """Writes a signed copy of `source` to `target`; returns why not, where the format takes no signature.
+        """Writes a signed copy of `source` to `target`.
 
         Args:
-            scan: the original file, if it is at hand: it becomes the parent ingredient.
+            scan: the original file, if it is available; it becomes the parent ingredient.
+
+        Returns:
+            None, or why nothing was written: the format cannot be signed.
 
         Raises:
-            SigningError: see above.
+            SigningError: the extra is missing, or the certificate or its key cannot sign.
         """
         if format_ not in _MIME:
-            return f"not signed: C2PA has no place in {format_}; its XMP is marked"
+            return f"not signed: C2PA does not support {format_}; the mark is in its XMP"
         try:
             import c2pa
         except ImportError as error:
@@ -48,7 +52,7 @@ class Certificate:
             source.seek(0)
             parent = _MIME.get(record["input"].get("format")) if scan else None
             with c2pa.Signer.from_info(info) as signer, c2pa.Builder(json.dumps(_claim(record, parent))) as builder:
-                if parent:
+                if parent and scan:
                     scan.seek(0)
                     ingredient = {"title": record["input"]["id"], "relationship": "parentOf", "label": _PARENT}
                     builder.add_ingredient(json.dumps(ingredient), parent, scan)
@@ -60,7 +64,7 @@ class Certificate:
 
 
 def _claim(record: dict[str, Any], has_parent: object) -> dict[str, Any]:
-    """What is asserted: a scan was opened, and a machine added colours to it."""
+    """The manifest that asserts that a scan was opened and a machine added colours to it."""
     method = record["method"]
     agent = {"name": method["software"], "version": method["version"]}
     colored = {

@@ -1,13 +1,14 @@
 """`export`: approved pictures under an archive's own names, with the records that its systems read.
 
-Nothing at the destination is overwritten: a name that exists with other bytes ends the export before it writes.
+Nothing at the destination is overwritten: a file of another content under a needed name ends the export before it
+writes.
 """
 
 import json
 import posixpath
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -25,13 +26,13 @@ from pipelines.images.paint import check_luma, read_luma
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.names import provenance_key
 from pipelines.ledger.results import OK, Output, ResultRow
+from pipelines.store.fetch import fetch_uri
 from pipelines.store.retry import Patience
-from pipelines.store.store import Store, fetch_uri
+from pipelines.store.store import Store
 
 
 class ExportError(Exception):
-    """The destination has other contents under a name that is needed (nothing was written then), or a picture is
-    damaged."""
+    """The destination has another file under a needed name (then nothing was written), or a picture is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +40,12 @@ class Options:
     """What is exported, and how.
 
     Attributes:
-        everything: rows without a decision, too (not those rejected).
-        variants: the other prompts' pictures, too, as `..._a02` and so on.
-        premis, bagit: records beside the pictures; the destination as a BagIt bag.
-        iiif: base URL at which the destination will be served, for a Presentation manifest.
-        certificate: signs the pictures (C2PA).
+        everything: also export rows without a decision; rejected rows are never exported.
+        variants: also export the other prompts' pictures, as `..._a02` and so on.
+        premis: write a PREMIS record beside each picture.
+        bagit: make the destination a BagIt bag.
+        iiif: write a Presentation manifest; the base URL at which the destination will be served.
+        certificate: sign the pictures (C2PA).
     """
 
     everything: bool = False
@@ -77,7 +79,7 @@ def export(output: str, destination: str, options: Options) -> list[str]:
             target.write(f"{inside}{key}", content)
     if options.bagit:
         bag(target)
-    return [one.key for one in made]
+    return [exported.key for exported in made]
 
 
 def _chosen(store: Store, ledger: Ledger, options: Options) -> Iterator[tuple[ResultRow, list[Output]]]:
@@ -87,16 +89,21 @@ def _chosen(store: Store, ledger: Ledger, options: Options) -> Iterator[tuple[Re
     if options.everything:
         from pipelines.curation.review import REJECT, decisions
 
-        rejected = {row_id for row_id, one in decisions(store).items() if one["decision"] == REJECT}
+        rejected = {row_id for row_id, decision in decisions(store).items() if decision["decision"] == REJECT}
     for row in ledger.current():
         if row.status != OK or row.id in rejected or not (options.everything or row.id in picked):
             continue
-        ordered = sorted(row.outputs, key=lambda one, row=row: one.sha256 != picked.get(row.id))
+        ordered = _picked_first(row.outputs, picked.get(row.id))
         yield row, ordered if options.variants else ordered[:1]
 
 
+def _picked_first(outputs: Sequence[Output], picked: str | None) -> list[Output]:
+    """The outputs, with the one whose sha256 is `picked` in front."""
+    return sorted(outputs, key=lambda output: output.sha256 != picked)
+
+
 def _common_folder(ledger: Ledger) -> str:
-    """The folder that all scans of the job are in: what is below it is mirrored."""
+    """The deepest folder that holds all scans of the job; the folders below it are mirrored."""
     common: list[str] | None = None
     for row in ledger.current():
         if row.image:
@@ -109,8 +116,11 @@ def _common_folder(ledger: Ledger) -> str:
 
 
 def _named(rows: Iterator[tuple[ResultRow, list[Output]]], common: str) -> dict[str, tuple[ResultRow, Output]]:
-    """`<folders>/<stem>_colorized.<ext>`; pages `_p0003`, alternatives `_a02`. Pictures on a page go by their id, as do
-    those whose scans' names differ in their ending or in case alone."""
+    """Rows and pictures by their names at the destination.
+
+    Names are `<folders>/<stem>_colorized.<ext>`, with `_p0003` for a page and `_a02` for an alternative. The stem is
+    the scan's; for regions of a page, and where scans' names differ only in suffix or case, it is the row's id.
+    """
     chosen = list(rows)
     stems = [_stem(row, common) for row, _ in chosen]
     times = Counter(stem.casefold() for stem in stems)
@@ -125,7 +135,7 @@ def _named(rows: Iterator[tuple[ResultRow, list[Output]]], common: str) -> dict[
 
 
 def _stem(row: ResultRow, common: str) -> str:
-    """Folders and stem of a row's scan. No part of it climbs, hides or is empty."""
+    """Folders and stem of a row's scan. No folder is empty or leads upwards; the stem begins with no dot."""
     is_url = (row.image or "").startswith(("http://", "https://"))
     place = unquote(urlsplit(row.image).path) if is_url else row.image or ""
     folder = "" if is_url else posixpath.dirname(place).removeprefix(common)
@@ -136,24 +146,27 @@ def _stem(row: ResultRow, common: str) -> str:
 
 
 def _taken(target: Store, pictures: dict[str, tuple[ResultRow, Output]], inside: str, options: Options) -> list[str]:
-    """Names at the destination that are in the way: of anything that would be written, unless the very same export
-    was begun there before. (A signature has a time in it: no two signed files are alike.)"""
+    """Existing files at the destination that the export would overwrite.
+
+    Files of the same export, interrupted before, do not count, unless they are signed: a signature contains its time,
+    so no two signed files are equal.
+    """
     there, ours = set(target.list("")), set()
     for key in pictures:
         ours |= {key, provenance_key(key)} | ({f"{key}.premis.xml"} if options.premis else set())
     if options.iiif is not None:
-        ours |= {f"{inside}manifest.json", *(f"{inside}{one}" for key in pictures for one in shown(key))}
+        ours |= {f"{inside}manifest.json", *(f"{inside}{preview}" for key in pictures for preview in shown(key))}
     same = set()
     for key, (_, picture) in pictures.items():
         if key in there and not options.certificate:
             with target.read_file(key) as file:
                 if scratch.sha256_of_file(file) == picture.sha256:
                     same.add(key)
-    # What lies beside a picture is ours if the picture is; the manifest, if any picture is.
-    beside = {one for key in same for one in (key, provenance_key(key), f"{key}.premis.xml")}
-    beside |= {one for one in ours - beside if same and one.startswith((f"{inside}iiif/", f"{inside}manifest.json"))}
+    # The records of a picture of ours are ours, too; the IIIF files are ours if any picture is.
+    beside = {name for key in same for name in (key, provenance_key(key), f"{key}.premis.xml")}
+    beside |= {name for name in ours - beside if same and name.startswith((f"{inside}iiif/", f"{inside}manifest.json"))}
     taken = (there & ours) - beside
-    if options.bagit:  # a bag has nothing in it but what it lists
+    if options.bagit:  # a bag may hold nothing that it does not list
         taken |= there - ours - {"bagit.txt", "bag-info.txt", "manifest-sha256.txt", "tagmanifest-sha256.txt"}
     return sorted(taken)
 
@@ -166,8 +179,8 @@ def _copy(store: Store, target: Store, key: str, row: ResultRow, output: Output,
             f"the record of {output.image} is missing; run `verify`, then submit --retry-failed"
         ) from error
     with store.read_file(output.image) as file:
-        if (found := scratch.sha256_of_file(file)) != output.sha256:
-            raise ExportError(f"{output.image} is damaged (sha256 {found}); run `verify`, then submit --retry-failed")
+        if (actual := scratch.sha256_of_file(file)) != output.sha256:
+            raise ExportError(f"{output.image} is damaged (sha256 {actual}); run `verify`, then submit --retry-failed")
         if options.certificate:
             signed, note = _signed(file, row, output, options.certificate, record)
             record["c2pa"] = note
@@ -187,9 +200,11 @@ def _copy(store: Store, target: Store, key: str, row: ResultRow, output: Output,
 
 def _scan(row: ResultRow) -> AbstractContextManager[BinaryIO | None]:
     """The scan's file, if it is still the one that was colorized."""
+    if row.image is None:  # its bytes were in the manifest
+        return nullcontext()
     try:
         file = fetch_uri(row.image, patience=Patience(total=20.0))
-    except Exception:  # each store has exceptions of its own, and rows with their bytes in the manifest have no URI
+    except Exception:  # each store has its own exceptions
         return nullcontext()
     if scratch.sha256_of_file(file) == row.input_sha256:
         return file
@@ -200,8 +215,9 @@ def _scan(row: ResultRow) -> AbstractContextManager[BinaryIO | None]:
 def _signed(
     file: BinaryIO, row: ResultRow, output: Output, certificate: Certificate, record: dict[str, Any]
 ) -> tuple[BinaryIO, str]:
-    """A signed copy whose pixels are what they were, and a word about it; the file itself where it cannot be signed."""
-    signed = tempfile.NamedTemporaryFile()  # noqa: SIM115 - the caller closes it
+    """A signed copy with the same luminance, and "signed"; or the file itself, and why its format cannot be signed."""
+    with tempfile.NamedTemporaryFile() as named:  # tifffile needs a file name
+        signed = open(named.name, "w+b")  # noqa: SIM115 - the caller closes it
     with _scan(row) as scan:
         note = certificate.sign(file, signed, output.format or "", record, scan)
     if note is not None:

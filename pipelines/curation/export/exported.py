@@ -8,7 +8,7 @@ from pipelines.ledger.results import Output, ResultRow
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """One picture at its destination; `key` is below it."""
+    """One exported picture: its `key` below the destination, and `sha256` and `bytes` of its file there."""
 
     key: str
     row: ResultRow

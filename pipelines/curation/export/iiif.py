@@ -15,7 +15,7 @@ from pipelines.worker.provenance import STATEMENT
 
 
 def shown(key: str) -> tuple[str, str]:
-    """Keys of the JPEGs that stand for an exported picture: the scan, the colours. Two pictures never share one."""
+    """Keys of the two JPEGs that show an exported picture, the scan and the colours; no other picture has the same."""
     name = key.removeprefix("data/")
     return f"iiif/{name}.scan.jpg", f"iiif/{name}.jpg"
 
@@ -23,10 +23,13 @@ def shown(key: str) -> tuple[str, str]:
 def presentation(store: Store, made: Sequence[Exported], base: str) -> dict[str, bytes]:
     """`manifest.json` and the JPEGs that it shows, by key; `base` is the URL of the folder that they will be in."""
     files, canvases = {}, []
-    for one in made:
-        scan, colours = store.read(one.row.preview), store.read(one.output.preview)
-        name = one.key.removeprefix("data/")
-        scan_key, colours_key = shown(one.key)
+    for exported in made:
+        row, output = exported.row, exported.output
+        assert row.preview is not None, "an ok row has a preview"
+        assert output.preview is not None, "the outputs of an ok row have previews"
+        scan, colours = store.read(row.preview), store.read(output.preview)
+        name = exported.key.removeprefix("data/")
+        scan_key, colours_key = shown(exported.key)
         files[scan_key], files[colours_key] = scan, colours
         with Image.open(io.BytesIO(scan)) as picture:
             width, height = picture.size
@@ -59,8 +62,8 @@ def presentation(store: Store, made: Sequence[Exported], base: str) -> dict[str,
                 "type": "Canvas",
                 "width": width,
                 "height": height,
-                "label": {"none": [one.row.context_prompt or one.row.id]},
-                "requiredStatement": _statement(one.output.prompt),
+                "label": {"none": [row.context_prompt or row.id]},
+                "requiredStatement": _statement(output.prompt),
                 "items": [{"id": f"{canvas}/page", "type": "AnnotationPage", "items": [painting]}],
             }
         )

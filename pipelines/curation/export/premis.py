@@ -5,10 +5,10 @@ from typing import Any
 from lxml import etree
 
 from manifests.xml import legal
+from pipelines.images.formats.table import FORMATS
 
 _NS = "http://www.loc.gov/premis/v3"
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
-_MIME = {"tiff": "image/tiff", "png": "image/png", "jp2": "image/jp2", "webp": "image/webp"}
 
 
 def premis(record: dict[str, Any], name: str, sha256: str, size: int) -> bytes:
@@ -38,8 +38,12 @@ def premis(record: dict[str, Any], name: str, sha256: str, size: int) -> bytes:
     add(fixity, "messageDigestAlgorithm", text="SHA-256")
     add(fixity, "messageDigest", text=sha256)
     add(characteristics, "size", text=size)
-    designation = add(characteristics, "format", "formatDesignation")
-    add(designation, "formatName", text=_MIME.get(outcome["format"], "application/octet-stream"))
+    format_, written = add(characteristics, "format"), FORMATS.get(outcome["format"])
+    add(format_, "formatDesignation", "formatName", text=written.mime if written else "application/octet-stream")
+    if written:
+        registry = add(format_, "formatRegistry")
+        add(registry, "formatRegistryName", text="PRONOM")
+        add(registry, "formatRegistryKey", text=written.pronom)
     add(object_, "originalName", text=name)
     relationship = add(object_, "relationship")
     add(relationship, "relationshipType", text="derivation")

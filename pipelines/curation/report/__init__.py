@@ -1,1 +1,1 @@
-"""The static page on which a curator looks at every picture and decides."""
+"""The static page on which a curator reviews every picture."""

@@ -1,9 +1,9 @@
 "use strict";
-const facts = {{facts}};
 const PAGE = 24;
 const rows = [];
 const details = new Map();
 const waiting = new Map();
+// eslint-disable-next-line no-unused-vars -- the data scripts call it
 const report = {
   rows(number, content) { content.forEach((row, index) => { row.place = [number, index]; }); rows[number] = content; },
   details(number, content) { details.set(number, content); },

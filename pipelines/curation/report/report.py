@@ -1,13 +1,14 @@
 """The report: one static page over a job's results, for a curator to look at every picture and decide.
 
-`OUT/report/` stands alone: opened from a disk or a bucket's download, it asks no server and no network. All text goes
-into the page as JSON and from there into text nodes; nothing is ever parsed as HTML.
+`OUT/report/` is self-contained: opened from a disk or from a downloaded bucket, it needs no server and no network. All
+text goes into the page as JSON and from there into text nodes; nothing is ever parsed as HTML.
 """
 
 import html
 import json
 import math
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterator
 from importlib.resources import files
@@ -26,7 +27,7 @@ _ACCESS = "../"
 
 
 def write_report(store: Store) -> dict[str, int]:
-    """Writes `report/index.html` and its data; memory holds some hundred rows at a time.
+    """Writes `report/index.html` and its data; memory holds at most `CHUNK_ROWS` rows at a time.
 
     Returns:
         Number of rows by status.
@@ -34,7 +35,8 @@ def write_report(store: Store) -> dict[str, int]:
     from pipelines.curation.review import decisions
 
     ledger = Ledger(store)
-    job, counts, number = ledger.read_job(), Counter(), 0
+    job, number = ledger.read_job(), 0
+    counts: Counter[str] = Counter()
     made = {f"{FOLDER}/index.html"}
     decided = decisions(store)
     for number, rows in enumerate(_chunks(ledger.current()), start=1):
@@ -47,13 +49,13 @@ def write_report(store: Store) -> dict[str, int]:
             made.add(key)
             store.write(key, _script(name, number - 1, content))
     facts = {
-        "job": {key: job.get(key) for key in ("run", "plan", "manifest", "base_model", "judge", "preset", "rows")},
+        "job": {key: getattr(job, key) for key in ("run", "plan", "manifest", "base_model", "judge", "preset", "rows")},
         "output": posixpath.basename(store.root),
         "chunks": number,
         "software": f"{SYSTEM} {VERSION}",
         "statement": STATEMENT,
         "luma": LUMA_FORMULA,
-        "pending": job["rows"] - counts.total(),
+        "pending": job.rows - counts.total(),
     }
     store.write(f"{FOLDER}/index.html", _page(facts).encode())
     store.delete(sorted(set(store.list(f"{FOLDER}/data")) - made))
@@ -61,7 +63,7 @@ def write_report(store: Store) -> dict[str, int]:
 
 
 def refresh_report(store: Store, changed: bool) -> None:
-    """Writes the report where there is anything new to see."""
+    """Writes the report if rows have changed, or if there is none yet."""
     if changed or not store.exists(f"{FOLDER}/index.html"):
         write_report(store)
 
@@ -72,7 +74,7 @@ def _chunks(rows: Iterator[ResultRow]) -> Iterator[list[ResultRow]]:
 
 
 def _json(value: Any) -> str:
-    """JSON that is safe inside a script, wherever that stands: ASCII, and no "<" that could end it."""
+    """JSON that is safe inside a script, in a page or a file: ASCII, and without a "<" that could end the script."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
@@ -81,17 +83,15 @@ def _script(name: str, number: int, content: list[Any]) -> bytes:
 
 
 def _page(facts: dict[str, Any]) -> str:
-    parts = {name: files(__package__).joinpath(f"page.{name}").read_text() for name in ("html", "css", "js")}
-    return (
-        parts["html"]
-        .replace("{{title}}", html.escape(f"{facts['output']}: colorized by a machine"))
-        .replace("{{css}}", parts["css"])
-        .replace("{{js}}", parts["js"].replace("{{facts}}", _json(facts)))
-    )
+    html_, css, js = (files(__package__).joinpath(f"page.{kind}").read_text() for kind in ("html", "css", "js"))
+    title = html.escape(f"{facts['output']}: colorized by a machine")
+    parts = {"title": title, "css": css, "facts": _json(facts), "js": js}
+    # In one pass: what is put in is not looked through again.
+    return re.sub(r"{{(\w+)}}", lambda match: parts[match.group(1)], html_)
 
 
 def _place(key: str | None) -> str | None:
-    """A key of the store as the report's page reaches it."""
+    """A key of the store as a link from the report's page."""
     if key is None:
         return None
     return key.removeprefix(f"{FOLDER}/") if key.startswith(f"{FOLDER}/") else _ACCESS + key
@@ -102,7 +102,7 @@ def _rounded(value: float | None, digits: int = 3) -> float | None:
 
 
 def _summary(row: ResultRow, decision: dict[str, str] | None) -> dict[str, Any]:
-    """What the gallery and the filters need of a row, for all rows at once in the browser: short."""
+    """What the gallery and the filters need of a row; short, because the browser holds it for all rows at once."""
     return {
         "id": row.id,
         "status": row.status,
@@ -120,7 +120,8 @@ def _summary(row: ResultRow, decision: dict[str, str] | None) -> dict[str, Any]:
 
 
 def _shown(row: ResultRow) -> tuple[Output, ...]:
-    """A row that failed when it was done again keeps its recolourings for the next try, and shows why it failed."""
+    """The outputs to show. A row that failed when it was run again keeps its earlier outputs for the next attempt, but
+    the report only shows why it failed."""
     return row.outputs if row.status == OK else ()
 
 
@@ -140,10 +141,10 @@ def _variant(output: Output) -> dict[str, Any]:
 
 
 def _details(row: ResultRow) -> dict[str, Any]:
-    """What is shown when one picture is looked at closely; loaded only then."""
+    """What the page shows when a single row is opened; loaded only then."""
     losses: dict[str, list] = {}
-    for one in row.losses:
-        losses.setdefault(one["stage"], []).append([one["step"], _rounded(one["loss"], 4)])
+    for loss in row.losses:
+        losses.setdefault(loss["stage"], []).append([loss["step"], _rounded(loss["loss"], 4)])
     source = row.source or {}
     return {
         "primary": _place(row.primary_preview),
@@ -152,13 +153,13 @@ def _details(row: ResultRow) -> dict[str, Any]:
             {
                 "candidates": [
                     {
-                        "eta": one["eta"],
-                        "margin": _rounded(one["clip_margin"]),
-                        "stray": _rounded(one.get("stray_color")),
-                        "colorfulness": _rounded(one["colorfulness"], 1),
-                        "preview": _place(one.get("preview")),
+                        "eta": candidate["eta"],
+                        "margin": _rounded(candidate["clip_margin"]),
+                        "stray": _rounded(candidate.get("stray_color")),
+                        "colorfulness": _rounded(candidate["colorfulness"], 1),
+                        "preview": _place(candidate.get("preview")),
                     }
-                    for one in output.candidates
+                    for candidate in output.candidates
                 ],
                 "kept": _rounded(output.chroma_kept),
                 "repaired": output.repaired,
@@ -186,7 +187,7 @@ def _details(row: ResultRow) -> dict[str, Any]:
             "not carried over": ", ".join(source.get("not_carried") or ()) or None,
             "regions": [list(box) for box in row.regions] or None,
             "halftone, pixels from dot to dot": _rounded(row.halftone, 1),
-            "seed": None if row.seed is None else str(row.seed),  # 63 bits: more than a number of JavaScript's holds
+            "seed": None if row.seed is None else str(row.seed),  # 63 bits are too many for a JavaScript number
             "base model": row.base_model,
             "judge": row.judge,
             "settings": row.config_digest,

@@ -1,4 +1,4 @@
-"""PNG: its chunks, and a writer by strips at 8 and 16 bit, which no library at hand has."""
+"""PNG: its chunks, and a writer of 8 and 16 bit that works by strips, which no library offers."""
 
 import struct
 import zlib
@@ -6,12 +6,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from PIL import __version__ as pillow_version
 
-from pipelines.images.metadata import sane_dpi
+from pipelines.images.errors import InputImageError
+from pipelines.images.formats.pillow import pillow_blocks
+from pipelines.images.formats.table import FORMATS
+from pipelines.images.ifd import Buffer
+from pipelines.images.metadata import Metadata, from_exif, sane_dpi
+from pipelines.images.picture_format import SOFTWARE, PictureFormat
+from pipelines.images.raster import Block, Limits, Raster, bitonal, transparent, truncated, undecodable, wrong_depth
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+(SIGNATURE,) = FORMATS["png"].signatures
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _IPTC_KEYWORD = b"Raw profile type iptc"  # the convention of ImageMagick and exiv2
 _PER_METRE = 0.0254
@@ -29,15 +37,15 @@ class Header:
     color_type: int
 
 
-def read_header(buffer) -> Header:
-    """Raises ValueError or struct.error where it is no PNG's."""
+def read_header(buffer: Buffer) -> Header:
+    """Raises ValueError or struct.error if it is not that of a PNG."""
     if bytes(buffer[12:16]) != b"IHDR":
         raise ValueError("no IHDR")
     width, height, bits, color_type = struct.unpack_from(">IIBB", buffer, 16)
     return Header(width, height, bits, color_type)
 
 
-def _chunks(buffer) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(buffer: Buffer) -> Iterator[tuple[bytes, int, int]]:
     """Kind, start and size of each chunk's body, up to where the file ends."""
     at = len(SIGNATURE)
     while at + 8 <= len(buffer):
@@ -48,9 +56,9 @@ def _chunks(buffer) -> Iterator[tuple[bytes, int, int]]:
         at += 12 + size
 
 
-def read_metadata(buffer) -> dict[str, Any]:
+def read_metadata(buffer: Buffer) -> dict[str, Any]:
     """dpi, icc, exif, xmp and iptc of a PNG (None or b"" where it has none), whether it is transparent, and the names
-    of chunks that are damaged, or hold what an output does not carry."""
+    of chunks that are damaged or not carried into an output."""
     parts: dict[str, Any] = {"dpi": None, "icc": None, "exif": b"", "xmp": None, "iptc": None, "transparent": False}
     dropped = []
     for kind, start, size in _chunks(buffer):
@@ -69,7 +77,7 @@ def read_metadata(buffer) -> dict[str, Any]:
 
 
 def _read_chunk(kind: bytes, body: bytes, parts: dict[str, Any]) -> bool:
-    """Adds a chunk's content to `parts`; False where it has something to say that is not carried."""
+    """Adds a chunk's content to `parts`; False if the chunk holds metadata that is not carried."""
     if kind == b"pHYs":
         across, down, unit = struct.unpack(">IIB", body)
         if unit == 1:
@@ -155,7 +163,7 @@ def write_png(
 
 
 def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel: int) -> bytes:
-    """Each row under the filter whose output is smallest as signed bytes (PNG's own rule of thumb)."""
+    """Each row with the filter whose output has the smallest sum of signed bytes (the PNG standard's heuristic)."""
     up = np.concatenate([above[None], rows[:-1]])
     left, corner = np.zeros_like(rows), np.zeros_like(rows)
     left[:, pixel:], corner[:, pixel:] = rows[:, :-pixel], up[:, :-pixel]
@@ -171,3 +179,63 @@ def _paeth(left: NDArray, up: NDArray, corner: NDArray) -> NDArray[np.uint8]:
     estimate = a + b - c
     of_a, of_b, of_c = abs(estimate - a), abs(estimate - b), abs(estimate - c)
     return np.where((of_a <= of_b) & (of_a <= of_c), left, np.where(of_b <= of_c, up, corner))
+
+
+def open_png(file: BinaryIO, buffer: memoryview, _page: int | None, limits: Limits) -> Raster:
+    try:
+        header = read_header(buffer)
+        limits.check(header.width, header.height)
+        parts = read_metadata(buffer)
+    except (struct.error, ValueError) as error:
+        raise undecodable(error) from error
+    if header.bits == 1 and header.color_type == 0:
+        raise bitonal()
+    if header.color_type in (4, 6) or parts.pop("transparent"):
+        raise transparent()
+    if header.color_type == 3:
+        raise InputImageError("color_model", "colour model palette; convert to 8 or 16 bit gray or RGB")
+    if header.bits not in (8, 16):
+        raise wrong_depth(f"{header.bits} bit unsigned")
+    exif = parts.pop("exif")
+    wide = header.bits == 16  # Pillow would read it as 8 bit, or clip it
+    channels = 3 if header.color_type == 2 else 1
+
+    def blocks() -> Iterator[Block]:
+        if not wide:
+            yield from pillow_blocks(file, ("PNG",))
+            return
+        try:
+            pixels = imagecodecs.png_decode(buffer)  # type: ignore[arg-type]  # it takes any buffer
+        except Exception as error:
+            raise truncated(error) from error
+        yield 0, 0, pixels
+
+    return Raster(
+        kind="png",
+        height=header.height,
+        width=header.width,
+        channels=channels,
+        dtype=np.dtype(f"u{header.bits // 8}"),
+        blocks=blocks,
+        metadata=from_exif(exif, Metadata(**parts)),
+        photometric="RGB" if channels == 3 else "MinIsBlack",
+        compression="deflate",
+        decoder=f"imagecodecs {imagecodecs.__version__}" if wide else f"Pillow {pillow_version}",
+    )
+
+
+def write_picture(file: BinaryIO, strips: Iterable[NDArray[np.unsignedinteger]], form: PictureFormat) -> None:
+    metadata = form.metadata
+    write_png(
+        file,
+        strips,
+        height=form.height,
+        width=form.width,
+        dtype=form.dtype,
+        icc=form.icc,
+        dpi=metadata.dpi,
+        exif=metadata.exif,
+        xmp=form.xmp,
+        iptc=metadata.iptc,
+        texts={"Software": SOFTWARE},
+    )

@@ -8,8 +8,10 @@ from typer.testing import CliRunner
 
 from cli import app
 from manifests.errors import ManifestError
+from manifests.sources.alto import Size, rows_of_page
 from manifests.sources.iiif import rows_of_iiif
-from manifests.sources.newspapers import Page, Size, pages_of_folders, pages_of_mets, rows_of_page
+from manifests.sources.pages import Page, pages_of_folders, pages_of_mets
+from pipelines.images.formats.table import SUFFIXES
 from tests import scans
 
 BOMB = b'<!DOCTYPE a [<!ENTITY x "yyyy"><!ENTITY z "&x;&x;&x;">]><alto>&z;</alto>'
@@ -104,7 +106,7 @@ def newspaper(folder):
 
 def test_mets_pairs_images_with_their_alto(tmp_path):
     newspaper(tmp_path)
-    (page,) = pages_of_mets(str(tmp_path / "mets.xml"))
+    (page,) = pages_of_mets(str(tmp_path / "mets.xml"), SUFFIXES)
     assert page.image == f"file://{tmp_path}/images/p1.tif"
     assert page.alto == f"file://{tmp_path}/alto/p1.xml"
 
@@ -112,7 +114,7 @@ def test_mets_pairs_images_with_their_alto(tmp_path):
 def test_mets_may_not_point_out_of_its_folder(tmp_path):
     (tmp_path / "mets.xml").write_text(METS.format(image="../../etc/passwd.tif"))
     with pytest.raises(ManifestError) as caught:
-        pages_of_mets(str(tmp_path / "mets.xml"))
+        pages_of_mets(str(tmp_path / "mets.xml"), SUFFIXES)
     assert caught.value.problems[0].kind == "bad_image"
 
 
@@ -134,11 +136,11 @@ def test_pages_of_several_issues_are_not_mixed_up(tmp_path):
             (tmp_path / kind / issue).mkdir(parents=True)
         (tmp_path / "images" / issue / "0001.tif").write_bytes(b"x")
         (tmp_path / "alto" / issue / "0001_alto.xml").write_bytes(b"x")
-    pages, alone = pages_of_folders(str(tmp_path / "images"), str(tmp_path / "alto"))
+    pages, alone = pages_of_folders(str(tmp_path / "images"), str(tmp_path / "alto"), SUFFIXES)
     assert [page.alto.split("/")[-2] for page in pages] == [page.image.split("/")[-2] for page in pages] == ["i1", "i2"]
     assert alone == ()
     (tmp_path / "alto" / "i1" / "0001_alto.xml").unlink()
-    pages, alone = pages_of_folders(str(tmp_path / "images"), str(tmp_path / "alto"))
+    pages, alone = pages_of_folders(str(tmp_path / "images"), str(tmp_path / "alto"), SUFFIXES)
     assert [page.image.split("/")[-2] for page in pages] == ["i2"], "i1's page is not i2's"
     assert alone == ("i1/0001.tif",)
 

@@ -3,11 +3,11 @@ import io
 from rich.console import Console
 
 from pipelines.commands.console import Rate, summary, watching, worker_line
-from pipelines.job import Snapshot
+from pipelines.progress import Snapshot, WorkerProgress
 
 
 def snapshot(ok: int, rows: int = 10, **more) -> Snapshot:
-    return Snapshot(rows=rows, ok=ok, failed=0, skipped=0, **{"workers": [], **more})
+    return Snapshot(rows=rows, ok=ok, failed=0, skipped=0, **{"workers": (), **more})
 
 
 def test_time_left_counts_rows_of_this_run_and_counts_down_between_batches():
@@ -28,14 +28,14 @@ def test_a_line_says_what_is_done_and_left():
 
 
 def test_a_worker_says_stage_step_and_pictures():
-    progress = {"stage": "embedding", "step": 3, "steps": 40, "ids": ["a", "b", "c", "d"]}
+    progress = WorkerProgress(stage="embedding", step=3, steps=40, ids=("a", "b", "c", "d"))
     assert worker_line(progress) == "embedding 3/40: a, b, c and 1 more"
 
 
 def test_plain_lines_where_nobody_watches():
     stream = io.StringIO()
     with watching(Console(file=stream)) as watch:
-        watch(snapshot(1, workers=[{"stage": "sample", "ids": ["[red]"]}]))
+        watch(snapshot(1, workers=(WorkerProgress(stage="sample", ids=("[red]",)),)))
         watch(snapshot(1))
         watch(snapshot(10))
     assert stream.getvalue().splitlines() == [
@@ -47,5 +47,5 @@ def test_plain_lines_where_nobody_watches():
 def test_bars_on_a_terminal():
     stream = io.StringIO()
     with watching(Console(file=stream, force_terminal=True, width=100)) as watch:
-        watch(snapshot(1, workers=[{"stage": "sample", "ids": ["barn"]}]))
+        watch(snapshot(1, workers=(WorkerProgress(stage="sample", ids=("barn",)),)))
     assert "sample: barn" in stream.getvalue()

@@ -19,11 +19,14 @@ from cli import app
 from diffcolor.luminance import luma
 from manifests.errors import ManifestError
 from manifests.read import read_rows
-from pipelines.curation.evaluate.evaluate import Evaluation, Truth, as_html, evaluate, truths
+from pipelines.curation.evaluate.evaluate import evaluate
 from pipelines.curation.evaluate.figures import against_truth, hint_agreement, hue_of, interval
 from pipelines.curation.evaluate.perceptual import KID_SUBSET, Metric, MetricUnavailableError, Perceptual
 from pipelines.curation.evaluate.pictures import at_most, read_rgb
+from pipelines.curation.evaluate.truths import Truth, truths
 from pipelines.images.icc import rgb_profile
+from pipelines.ledger.job_file import JobFile
+from pipelines.ledger.layout import PlanFacts
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.task import Place, Task
 from pipelines.store.store import Store
@@ -90,7 +93,7 @@ def test_an_interval_holds_the_mean_and_narrows_with_more_pictures():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, base_folder, judge_folder):
     """Two colour pictures, their gray scans colorized, and a row that failed."""
-    from pipelines.job import JobSpec
+    from pipelines.job import JobRequest, JobSpec
     from tests.conftest import TINY
 
     folder = tmp_path_factory.mktemp("evaluate")
@@ -103,16 +106,17 @@ def finished(tmp_path_factory, base_folder, judge_folder):
     table = [{"id": one, "image": f"{one}.png", "caption": "a thing", "group_id": "s"} for one in ("p", "q", "gone")]
     rows = list(read_rows(write_manifest(folder / "m.parquet", table)))
     spec = JobSpec(output=str(folder / "out"), base_model=str(base_folder), judge=str(judge_folder), config=TINY)
-    store = Store(spec.output)
-    Worker(spec).process(
+    worker = Worker(spec)
+    worker.process(
         [
             Task(row=row, row_digest=row.id, place=Place(plan="x", shard=0, generation=0, row=number))
             for number, row in enumerate(rows)
         ]
     )
-    store.write("_engine/plans/x/plan.json", json.dumps({"rows": 3, "shard_rows": 1000}).encode())
-    store.write("job.json", json.dumps({"rows": 3, "plan": "x", "run": "r", "preconditions": True}).encode())
-    ledger = Ledger(store)  # as the driver closes a shard: carried columns come from the manifest
+    ledger = Ledger(Store(spec.output))
+    ledger.write_plan("x", PlanFacts(rows=3, shard_rows=1000, settings="s"))
+    ledger.write_job(JobFile.of(JobRequest(manifest="m.parquet", spec=spec), 3, worker.identity, "x"))
+    # As the driver closes a shard: carried columns come from the manifest.
     ledger.close("x", 0, 0, [replace(row, group_id="s") for row in ledger.current()], pa.schema([]))
     return folder
 
@@ -126,8 +130,8 @@ def test_a_job_is_compared_picture_by_picture(finished):
     assert summary["ab_ratio"][3] == 2
     assert summary["ab_ratio"][1] <= summary["ab_ratio"][0] <= summary["ab_ratio"][2]
     # The truths' mean a*b* are some 58 apart (the darkened rows take off a little), each half of that from the middle.
-    assert found.crowd["series_spread_truth"] == pytest.approx(np.hypot(50, 30) / 2, rel=0.1)
-    assert 0 < found.crowd["series_spread"] < 60
+    assert found.dataset_metrics["series_spread_truth"] == pytest.approx(np.hypot(50, 30) / 2, rel=0.1)
+    assert 0 < found.dataset_metrics["series_spread"] < 60
     primary = evaluate(str(finished / "out"), truths(str(finished / "truth")), variant=0)
     assert primary.rows[0]["ab_error"] != found.rows[0]["ab_error"]
 
@@ -209,7 +213,11 @@ def test_the_command_writes_tables(finished):
     table = pq.read_table(io.BytesIO(store.read("evaluation/first.parquet")))
     assert table.num_rows == 2
     assert {"ciede2000", "clip_mini_score", "clip_mini_margin"} <= set(table.column_names)
-    assert json.loads(store.read("evaluation/first.json"))["missing"] == {"gone": "its status is failed"}
+    document = json.loads(store.read("evaluation/first.json"))
+    assert document["missing"] == {"gone": "its status is failed"}
+    assert document["summary"]["ab_ratio"]["pictures"] == 2
+    assert "series_spread" in document["crowd"]
+    assert sorted(store.list("evaluation")) == [f"evaluation/first.{ending}" for ending in ("json", "md", "parquet")]
 
 
 def pairs(count: int, shift: float) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -219,16 +227,16 @@ def pairs(count: int, shift: float) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(coloured(a + shift, b), coloured(a, b)) for a, b in points]
 
 
-def test_distances_of_crowds_are_those_of_their_features(judge_folder):
+def test_distances_of_data_sets_are_those_of_their_features(judge_folder):
     from scipy.linalg import sqrtm
 
-    from diffcolor.base_model import load_judge
+    from diffcolor.judge import load_judge
 
     judge, few = load_judge(str(judge_folder)), pairs(12, 25)
     perceptual = Perceptual([], {"tiny": judge})
     for picture, truth in few:
         perceptual.pair(picture, truth)
-    found = perceptual.crowd()
+    found = perceptual.dataset_metrics()
 
     def features(pictures) -> np.ndarray:
         stack = torch.stack([torch.from_numpy(one).permute(2, 0, 1) for one in pictures]).float()
@@ -245,20 +253,20 @@ def test_distances_of_crowds_are_those_of_their_features(judge_folder):
     same = Perceptual([], {"tiny": judge})
     for _, truth in few:
         same.pair(truth, truth)
-    assert same.crowd()["fid_tiny"] == pytest.approx(0, abs=1e-5)
-    assert same.crowd()["kid_tiny"] < found["kid_tiny"]
+    assert same.dataset_metrics()["fid_tiny"] == pytest.approx(0, abs=1e-5)
+    assert same.dataset_metrics()["kid_tiny"] < found["kid_tiny"]
 
 
-def test_one_picture_is_no_crowd(judge_folder):
-    from diffcolor.base_model import load_judge
+def test_one_picture_is_no_data_set(judge_folder):
+    from diffcolor.judge import load_judge
 
     perceptual = Perceptual([], {"tiny": load_judge(str(judge_folder))})
     perceptual.pair(*pairs(1, 5)[0])
-    assert perceptual.crowd() == {}
+    assert perceptual.dataset_metrics() == {}
 
 
 def test_the_kernel_distance_is_the_same_twice_and_leaves_the_random_state_alone(judge_folder):
-    from diffcolor.base_model import load_judge
+    from diffcolor.judge import load_judge
 
     judge, found = load_judge(str(judge_folder)), []
     for seed in (1, 2):
@@ -267,7 +275,7 @@ def test_the_kernel_distance_is_the_same_twice_and_leaves_the_random_state_alone
         for picture, truth in pairs(KID_SUBSET + 5, 25):
             perceptual.pair(picture[::4, ::4], truth[::4, ::4])
         before = torch.get_rng_state()
-        found.append(perceptual.crowd()["kid_tiny"])
+        found.append(perceptual.dataset_metrics()["kid_tiny"])
         assert torch.equal(torch.get_rng_state(), before)
     assert found[0] == found[1]
 
@@ -327,17 +335,3 @@ def test_a_metric_that_does_not_exist_is_refused(finished):
     result = CliRunner().invoke(app, ["evaluate", str(finished / "out"), *arguments])
     assert result.exit_code == 2
     assert "beauty" in result.output
-
-
-def test_the_page_of_figures_escapes_what_came_from_outside():
-    found = Evaluation(
-        rows=[{"id": "<script>alert(1)</script>", "prompt": "a & b", "ab_ratio": 0.5}],
-        missing={"<img>": "its status is <b>failed</b>"},
-        crowd={"fid": 1.25},
-    )
-    page = as_html(found, "a <title>")
-    assert "<script" not in page
-    assert "<img" not in page
-    assert "<b>" not in page
-    for shown in ("&lt;script&gt;", "a &amp; b", "0.500", "1.25", "a &lt;title&gt;"):
-        assert shown in page

@@ -27,7 +27,7 @@ from pipelines.ledger.results import Output, ResultRow
 from pipelines.store.store import Store
 from tests import scans
 from tests.conftest import TINY, write_manifest
-from tests.pipelines.driver.test_run import request
+from tests.pipelines.jobs import request
 
 
 @pytest.fixture(scope="module")

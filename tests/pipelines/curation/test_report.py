@@ -13,18 +13,20 @@ import pytest
 from PIL import Image
 
 from diffcolor.config import PRESETS
+from diffcolor.models import ModelIdentity
 from manifests.errors import ManifestError
 from pipelines.curation.report.report import refresh_report, write_report
 from pipelines.curation.review import Decision, apply, decisions, read_decisions
 from pipelines.curation.verify import verify
 from pipelines.driver.run import run_job
 from pipelines.errors import RecolorError
-from pipelines.job import JobSpec
+from pipelines.job import JobRequest, JobSpec
+from pipelines.ledger.job_file import JobFile
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import FAILED, OK, Output, ResultRow
 from pipelines.store.store import Store
 from tests.conftest import TINY, write_manifest, write_picture
-from tests.pipelines.driver.test_run import request
+from tests.pipelines.jobs import request
 
 HOSTILE = "</script><img src=x onerror=document.title='pwned'>{{js}}"
 
@@ -82,7 +84,7 @@ def opened(browser):
             "request", lambda asked: page.errors.append(asked.url) if asked.url[:5] not in ("file:", "data:") else None
         )
         page.goto(path.as_uri())
-        page.wait_for_selector(".card, .fail", timeout=20_000)
+        page.wait_for_selector(".card, .fail", timeout=60_000)
         return page
 
     yield open_
@@ -148,10 +150,10 @@ def test_a_jobs_end_leaves_a_report_that_opens_from_disk(job, opened):
 def test_a_row_that_failed_when_it_was_done_again_says_so_whatever_it_keeps(job, opened):
     store = Store(job.output)
     ledger = Ledger(store)
-    rows = list(ledger.outcomes(ledger.read_job()["plan"]))
+    rows = list(ledger.outcomes(ledger.read_job().plan))
     (kept,) = [row.outputs for *_, row in rows if row.id == "a"]
     (place,) = [place for *place, row in rows if row.id == "gone"]
-    ledger.amend(ledger.read_job()["plan"], *place, lambda row: replace(row, outputs=kept))
+    ledger.amend(ledger.read_job().plan, *place, lambda row: replace(row, outputs=kept))
     write_report(store)
     page = opened(index(job))
     assert page.locator(".card[data-id=gone] .fail").inner_text().startswith("failed: ")
@@ -344,9 +346,17 @@ def many(count: int):
         )
 
 
+def write_job(store: Store, rows: int) -> None:
+    models = ModelIdentity(base_model="mini", base_model_digest="0", judge="mini", judge_digest="0")
+    request = JobRequest(
+        manifest="m.parquet", spec=JobSpec(output=store.uri, base_model="mini", judge="mini", config=TINY)
+    )
+    Ledger(store).write_job(JobFile.of(request, rows, models, "p"))
+
+
 def test_ten_thousand_rows_are_shown_and_filtered(tmp_path, opened, monkeypatch):
     store = Store(str(tmp_path))
-    store.write("job.json", json.dumps({"rows": 10_000, "run": "r", "plan": "p"}).encode())
+    write_job(store, 10_000)
     monkeypatch.setattr(Ledger, "current", lambda self: many(10_000))
     assert write_report(store) == {"ok": 9000, "failed": 1000}
     (tmp_path / "report" / "previews").mkdir()
@@ -367,7 +377,7 @@ def test_ten_thousand_rows_are_shown_and_filtered(tmp_path, opened, monkeypatch)
 
 def test_a_shorter_report_leaves_nothing_of_a_longer_one(tmp_path, monkeypatch):
     store = Store(str(tmp_path))
-    store.write("job.json", json.dumps({"rows": 5, "run": "r", "plan": "p"}).encode())
+    write_job(store, 5)
     for count in (1200, 5):
         monkeypatch.setattr(Ledger, "current", lambda self, count=count: many(count))
         write_report(store)

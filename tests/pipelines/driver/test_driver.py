@@ -1,11 +1,8 @@
 """The driver's policies, with real Ray and workers that are quick or misbehave."""
 
 import itertools
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -17,41 +14,14 @@ import pytest
 from pipelines.driver import cluster, run
 from pipelines.driver.run import run_job
 from pipelines.errors import JobError, OutputInUseError, StoreError
-from pipelines.ledger.ledger import Ledger
 from pipelines.operations.status import request_stop, status
 from pipelines.store import lease
-from pipelines.store.events import read_events
-from pipelines.store.lease import look, take
+from pipelines.store.lease import acquire, read_lease
 from pipelines.store.store import Store
 from tests.check_store import check_store, results
-from tests.conftest import write_manifest
+from tests.pipelines.jobs import done, drive, events, ids, manifest
 from tests.pipelines.quick import quick_request
-
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def out(tmp_path):
-    return str(tmp_path / "out")
-
-
-def manifest(folder: Path, captions: dict[int, str], count: int = 24) -> str:
-    """Rows r000 ...; `captions` says which misbehave."""
-    rows = [
-        {"id": f"r{k:03}", "image": f"{k}.png", "caption": f"a barn that {captions.get(k, 'stands')}"}
-        for k in range(count)
-    ]
-    return write_manifest(folder / "m.parquet", rows)
-
-
-def ids(count: int = 24) -> list[str]:
-    return [f"r{k:03}" for k in range(count)]
-
-
-def events(out: str, name: str) -> list[dict]:
-    store = Store(out)
-    found = read_events(store, Ledger(store).read_job()["run"], set())
-    return [event for event in found if event["event"] == name]
+from tests.processes import ended, finish, until
 
 
 def test_every_row_once_in_order_and_the_events_tell(local_ray, tmp_path, out):
@@ -96,8 +66,8 @@ def test_too_many_failures_stop_the_run_and_the_rest_stays_pending(local_ray, tm
     assert 4 <= snapshot.failed <= 6
     assert snapshot.done < 60
     found = status(Store(out))
-    assert (found["state"], found["pending"]) == ("too_many_failures", 60 - snapshot.done)
-    assert found["errors"][0]["kind"] == "test"
+    assert (found.state, found.pending) == ("too_many_failures", 60 - snapshot.done)
+    assert found.errors[0].kind == "test"
     assert run_job(quick_request(table, out)).done == 60
     check_store(ids(60), out, ok=54)
 
@@ -112,7 +82,7 @@ def test_a_full_disk_stops_the_run_and_nothing_is_lost(local_ray, tmp_path, out)
     (tmp_path / "full").write_text("")
     with pytest.raises(StoreError, match="no space is left"):
         run_job(quick_request(table, out))
-    assert status(Store(out))["state"] == "failed"
+    assert status(Store(out)).state == "failed"
     (tmp_path / "full").unlink()
     assert run_job(quick_request(table, out)).ok == 24
     check_store(ids(), out)
@@ -133,7 +103,7 @@ def test_workers_that_never_come_up_end_the_run_with_the_reason(local_ray, tmp_p
     with pytest.raises(JobError, match="no such worker here"):
         run_job(quick_request(manifest(tmp_path, {}), out, worker="tests.pipelines.quick:BrokenWorker"))
     assert not (Path(out) / "job.json").exists()
-    assert not look(Store(out)).is_alive
+    assert not read_lease(Store(out)).is_alive
 
 
 def test_a_dry_run_counts_and_touches_nothing(local_ray, tmp_path, out):
@@ -149,7 +119,7 @@ def test_a_dry_run_counts_and_touches_nothing(local_ray, tmp_path, out):
 
 def test_an_output_in_use_is_refused_or_waited_for(local_ray, tmp_path, out):
     table = manifest(tmp_path, {})
-    held = take(Store(out), "another", dict)
+    held = acquire(Store(out), "another", {})
     with pytest.raises(OutputInUseError, match="another"):
         run_job(quick_request(table, out))
     notices = []
@@ -160,12 +130,12 @@ def test_an_output_in_use_is_refused_or_waited_for(local_ray, tmp_path, out):
 
 
 def test_a_run_that_lost_its_lease_leaves(local_ray, tmp_path, out, monkeypatch):
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.2)
     table = manifest(tmp_path, dict.fromkeys(range(24), "is slow"))
 
     def usurp() -> None:
         store = Store(out)
-        while (held := look(store)) is None or "plan" not in held.beat:
+        while (held := read_lease(store)) is None or not held.heartbeat.get("plan"):
             time.sleep(0.1)
         store.create(f"_engine/lease/{held.epoch + 1:08d}.json", store.read(f"_engine/lease/{held.epoch:08d}.json"))
 
@@ -177,44 +147,11 @@ def test_a_run_that_lost_its_lease_leaves(local_ray, tmp_path, out, monkeypatch)
 # Processes and signals ----------------------------------------------------------------------------------------------
 
 
-def drive(table: str, out: str, environment: dict[str, str] | None = None, **options) -> subprocess.Popen:
-    """A driver in a process group of its own."""
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(environment or {})}
-    command = [sys.executable, "-m", "tests.pipelines.quick", table, out, json.dumps(options)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, env=variables, cwd=ROOT, start_new_session=True, **pipes)
-
-
-def until(condition, seconds: float = 60.0):
-    """The condition's value once it is true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if value := condition():
-                return value
-        except FileNotFoundError:
-            pass
-        time.sleep(0.05)
-    raise AssertionError("it did not come to that")
-
-
-def done(out: str) -> int:
-    store = Store(out)
-    ledger = Ledger(store)
-    return sum(1 for _ in ledger.current())
-
-
-def finish(process: subprocess.Popen, code: int, seconds: float = 120.0) -> str:
-    said, _ = process.communicate(timeout=seconds)
-    assert process.returncode == code, said[-3000:]
-    return said
-
-
 @pytest.mark.parametrize("way", ["SIGTERM", "Ctrl-C", "stop"])
-def test_a_stopped_run_ends_within_the_grace_and_goes_on_where_it_was(tmp_path, out, way):
+def test_a_stopped_run_ends_within_the_grace_and_goes_on_where_it_was(tmp_path, out, way, processes):
     table, log = manifest(tmp_path, {}, 30), tmp_path / "log"
     environment = {"QUICK_LOG": str(log), "QUICK_SECONDS": "0.8"}
-    driver = drive(table, out, environment, grace_seconds=20.0)
+    driver = drive(processes, table, out, environment, grace_seconds=20.0)
     until(lambda: done(out) >= 4)
     asked = time.monotonic()
     if way == "SIGTERM":
@@ -226,44 +163,42 @@ def test_a_stopped_run_ends_within_the_grace_and_goes_on_where_it_was(tmp_path, 
     finish(driver, 4)
     assert time.monotonic() - asked < 20
     found = status(Store(out))
-    assert (found["state"], found["failed"]) == ("stopped", 0)
-    assert 0 < found["pending"] < 30
-    finish(drive(table, out, environment | {"QUICK_SECONDS": "0.05"}), 0)
+    assert (found.state, found.failed) == ("stopped", 0)
+    assert 0 < found.pending < 30
+    finish(drive(processes, table, out, environment | {"QUICK_SECONDS": "0.05"}), 0)
     check_store(ids(30), out)
     begun = Counter(log.read_text().split())
     assert sum(begun.values()) <= 30 + 2 * 2, "a batch in each of two workers may be begun twice"
 
 
-def test_a_second_signal_leaves_at_once(tmp_path, out):
-    driver = drive(manifest(tmp_path, {0: "hangs"}, 4), out, grace_seconds=60.0)
-    until(lambda: Ledger(Store(out)).read_job() and status(Store(out))["workers"])
-    time.sleep(3)
+def test_a_second_signal_leaves_at_once(tmp_path, out, processes):
+    log = tmp_path / "log"
+    driver = drive(processes, manifest(tmp_path, {0: "hangs"}, 4), out, {"QUICK_LOG": str(log)}, grace_seconds=3600.0)
+    until(lambda: "r000" in log.read_text())
     driver.terminate()
-    time.sleep(2)
+    until(lambda: events(out, "stopping"))
     assert driver.poll() is None
     driver.terminate()
-    finish(driver, 130, 30)
+    finish(driver, 130)
 
 
 @pytest.mark.parametrize("number", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, 20))])
-def test_two_submits_at_once_never_count_a_row_twice(tmp_path, out, number):
+def test_two_submits_at_once_never_count_a_row_twice(tmp_path, out, number, processes):
     table = manifest(tmp_path, {}, 20)
-    both = [drive(table, out, {"QUICK_SECONDS": "0.2"}) for _ in range(2)]
-    for process in both:
-        process.communicate(timeout=120)
-    assert sorted(process.returncode for process in both) in ([0, 7], [0, 0])
+    both = [drive(processes, table, out, {"QUICK_SECONDS": "0.2"}) for _ in range(2)]
+    assert sorted(ended(process)[0] for process in both) in ([0, 7], [0, 0])
     check_store(ids(20), out)
 
 
-def test_a_frozen_driver_that_thaws_changes_nothing(tmp_path, out):
+def test_a_frozen_driver_that_thaws_changes_nothing(tmp_path, out, processes):
     """Frozen past its lease, so that another run takes over and finishes; then it wakes up amid its work."""
     table = manifest(tmp_path, {}, 30)
     environment = {"QUICK_LEASE": "[0.5, 3.0]", "QUICK_SECONDS": "0.3"}
-    frozen = drive(table, out, environment)
+    frozen = drive(processes, table, out, environment)
     until(lambda: done(out) >= 4)
     os.kill(frozen.pid, signal.SIGSTOP)
     try:
-        finish(drive(table, out, environment | {"QUICK_SECONDS": "0.05"}, on_running="wait"), 0)
+        finish(drive(processes, table, out, environment | {"QUICK_SECONDS": "0.05"}, on_running="wait"), 0)
         before = check_store(ids(30), out)
     finally:
         os.kill(frozen.pid, signal.SIGCONT)

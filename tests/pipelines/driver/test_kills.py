@@ -3,8 +3,6 @@
 The schedules are seeded. `pytest -m slow` runs 200 kills more.
 """
 
-import contextlib
-import os
 import random
 import signal
 import subprocess
@@ -15,35 +13,17 @@ from pathlib import Path
 import pytest
 
 from diffcolor.checkpoint import from_bytes
-from diffcolor.colorize import STAGES
+from diffcolor.config import STAGES
 from pipelines.curation.verify import verify
 from pipelines.ledger.ledger import Ledger
 from pipelines.operations.status import status
 from pipelines.store.store import Store
 from tests.check_store import check_store, check_visible, results
 from tests.conftest import write_manifest, write_picture
-from tests.pipelines.driver.test_driver import done, drive, finish, ids, manifest, out, until
-from tests.pipelines.driver.test_run import cli
+from tests.pipelines.jobs import cli, done, drive, ids, manifest
+from tests.processes import Processes, descendants, ended, finish, kill, until
 
-assert out  # a fixture
 ROWS = 40
-
-
-def descendants(session: int, named: str = "") -> list[int]:
-    """Processes that a driver started, whatever became of their parents."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(folder.name)
-            if os.getsid(pid) == session and named in (folder / "cmdline").read_text():
-                found.append(pid)
-    return found
-
-
-def kill(pids: list[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def kill_everything(driver: subprocess.Popen) -> None:
@@ -57,67 +37,67 @@ def kill_the_driver(driver: subprocess.Popen) -> None:
     until(lambda: not descendants(driver.pid, "ray::WorkerActor"))
 
 
-def kill_at_random(tmp_path, place: str, seed: int, kills: int, way) -> Counter:
+def kill_at_random(processes: Processes, tmp_path, place: str, seed: int, kills: int, way) -> Counter:
     """Drivers that are killed after random times, and one that is let be; how often each row was begun."""
     rng, table, log = random.Random(seed), manifest(tmp_path, {}, ROWS), tmp_path / "log"
     environment = {"QUICK_LOG": str(log), "QUICK_SECONDS": "0.15"}
     for _ in range(kills):
-        before, driver = done(place) if Path(place).exists() else 0, drive(table, place, environment)
+        before, driver = done(place) if Path(place).exists() else 0, drive(processes, table, place, environment)
         until(lambda before=before, driver=driver: driver.poll() is not None or done(place) > min(before, ROWS - 1))
         time.sleep(rng.uniform(0, 0.5))
         way(driver)
         check_visible(place)
-        assert status(Store(place))["state"] in ("interrupted", "finished")
-    finish(drive(table, place, environment, retry_failed=True), 0)
+        assert status(Store(place)).state in ("interrupted", "finished")
+    finish(drive(processes, table, place, environment, retry_failed=True), 0)
     check_store(ids(ROWS), place)
     return Counter(log.read_text().split())
 
 
 @pytest.mark.parametrize("way", [kill_the_driver, kill_everything])
-def test_whatever_is_killed_the_next_submit_goes_on(tmp_path, out, way):
-    begun = kill_at_random(tmp_path, out, 1, 3, way)
+def test_whatever_is_killed_the_next_submit_goes_on(processes, tmp_path, out, way):
+    begun = kill_at_random(processes, tmp_path, out, 1, 3, way)
     assert sum(begun.values()) <= ROWS + 3 * 4, "a kill costs the two rows in hand of each of two workers"
 
 
-def kill_workers_at_random(tmp_path, place: str, seed: int, kills: int) -> int:
+def kill_workers_at_random(processes: Processes, tmp_path, place: str, seed: int, kills: int) -> int:
     rng, table = random.Random(seed), manifest(tmp_path, {}, ROWS)
-    driver, killed = drive(table, place, {"QUICK_SECONDS": "1.0"}), 0
+    driver, killed = drive(processes, table, place, {"QUICK_SECONDS": "1.0"}), 0
     while driver.poll() is None and killed < kills:
         time.sleep(rng.uniform(0.3, 1.2))
         workers = descendants(driver.pid, "ray::WorkerActor")
         if workers and Path(place, "job.json").exists() and done(place):
             kill([rng.choice(workers)])
             killed += 1
-    said, _ = driver.communicate(timeout=180)
-    assert driver.returncode in (0, 3), said[-3000:]  # a row that was hit twice is quarantined
+    code, said = ended(driver)
+    assert code in (0, 3), said[-3000:]  # a row that was hit twice is quarantined
     assert [row["id"] for row in results(place)] == ids(ROWS)
     assert {row["error_kind"] for row in results(place)} <= {None, "process_died"}
-    finish(drive(table, place, retry_failed=True), 0)
+    finish(drive(processes, table, place, retry_failed=True), 0)
     check_store(ids(ROWS), place)
     return killed
 
 
-def test_killed_workers_come_back_and_no_row_is_lost(tmp_path, out):
-    assert kill_workers_at_random(tmp_path, out, 2, 15) >= 14
+def test_killed_workers_come_back_and_no_row_is_lost(processes, tmp_path, out):
+    assert kill_workers_at_random(processes, tmp_path, out, 2, 15) >= 14
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10, 20))
-def test_two_hundred_kills_more(tmp_path, seed):
+def test_two_hundred_kills_more(processes, tmp_path, seed):
     for number, way in enumerate((kill_the_driver, kill_everything)):
         (tmp_path / str(number)).mkdir()
-        kill_at_random(tmp_path / str(number), str(tmp_path / f"out{number}"), seed, 6, way)
+        kill_at_random(processes, tmp_path / str(number), str(tmp_path / f"out{number}"), seed, 6, way)
     (tmp_path / "w").mkdir()
-    kill_workers_at_random(tmp_path / "w", str(tmp_path / "outw"), seed, 8)
+    kill_workers_at_random(processes, tmp_path / "w", str(tmp_path / "outw"), seed, 8)
 
 
 # The real worker ----------------------------------------------------------------------------------------------------
 
 
-def submitted(table: str, place, spec, *more: str) -> subprocess.Popen:
+def submitted(processes: Processes, table: str, place, spec, *more: str) -> subprocess.Popen:
     """A real submit of the tiny models, a checkpoint at every step."""
     arguments = ["submit", table, "--output", place, "--preset", "draft", "-k", 1, "--checkpoint-every", 0, *more]
-    return cli(*arguments, "--base-model", spec.base_model, "--judge", spec.judge, start_new_session=True)
+    return cli(processes, *arguments, "--base-model", spec.base_model, "--judge", spec.judge)
 
 
 def checkpoint_of(place) -> str | None:
@@ -127,18 +107,18 @@ def checkpoint_of(place) -> str | None:
     return max(stages, key=STAGES.index, default=None)
 
 
-def test_an_image_that_was_interrupted_goes_on_and_ends_with_the_same_pixels(tmp_path, spec):
+def test_an_image_that_was_interrupted_goes_on_and_ends_with_the_same_pixels(processes, tmp_path, spec):
     write_picture(tmp_path / "p.png", 1)
     row = {"id": "a", "image": "p.png", "caption": "a photo of a barn", "target_prompts": ["a red barn"]}
     table = write_manifest(tmp_path / "m.parquet", [row])
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(submitted(table, whole, spec), 0, 240)
+    finish(submitted(processes, table, whole, spec), 0, 240)
     for stage in ("color_prior", "in_context"):  # the second interruption is of what was resumed
-        driver = submitted(table, broken, spec)
+        driver = submitted(processes, table, broken, spec)
         until(lambda stage=stage: checkpoint_of(broken) == stage, 120)
         kill_everything(driver)
         assert check_visible(str(broken)) == []
-    finish(submitted(table, broken, spec), 0, 240)
+    finish(submitted(processes, table, broken, spec), 0, 240)
     (undisturbed,), (resumed,) = check_store(["a"], str(whole)), check_store(["a"], str(broken))
     assert undisturbed["resumed_at"] is None
     assert resumed["resumed_at"].startswith("in_context")
@@ -148,20 +128,20 @@ def test_an_image_that_was_interrupted_goes_on_and_ends_with_the_same_pixels(tmp
     assert resumed["outputs"][0]["sha256"] == undisturbed["outputs"][0]["sha256"]
 
 
-def test_sigterm_checkpoints_the_image_and_the_next_submit_goes_on(tmp_path, spec):
+def test_sigterm_checkpoints_the_image_and_the_next_submit_goes_on(processes, tmp_path, spec):
     rows = []
     for number in range(4):
         write_picture(tmp_path / f"p{number}.png", number)
         rows.append({"id": f"r{number}", "image": f"p{number}.png", "caption": "a photo of a barn"})
     table, place = write_manifest(tmp_path / "m.parquet", rows), tmp_path / "out"
-    driver = submitted(table, place, spec, "--grace", "2")
+    driver = submitted(processes, table, place, spec, "--grace", "2")
     until(lambda: checkpoint_of(place) and len(list(Ledger(Store(str(place))).current())) >= 1, 120)
     driver.send_signal(signal.SIGTERM)
     said = finish(driver, 4, 60)
-    assert "submit again to go on" in said
-    pending = status(Store(str(place)))["pending"]
+    assert "submit again to resume" in said
+    pending = status(Store(str(place))).pending
     assert 1 <= pending <= 3
-    finish(submitted(table, place, spec), 0, 240)
+    finish(submitted(processes, table, place, spec), 0, 240)
     rows = check_store([f"r{number}" for number in range(4)], str(place))
     assert not verify(str(place)).differences
     assert sum(row["resumed_at"] is not None for row in rows) <= 1

@@ -1,14 +1,10 @@
 """The driver with real Ray workers: one result per row, and nothing done twice."""
 
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -24,24 +20,9 @@ from pipelines.operations.status import status
 from pipelines.store.retry import Patience
 from pipelines.store.store import Store
 from tests.conftest import TINY, write_manifest, write_picture
+from tests.pipelines.jobs import published, request, rows
+from tests.processes import ROOT
 from tests.scans import BAD
-
-ROOT = Path(__file__).parents[3]
-
-
-def rows(count=3, **more):
-    return [
-        {"id": f"r{k}", "image": f"p{k}.png", "caption": "a photo of a barn", "target_prompts": ["a red barn"], **more}
-        for k in range(count)
-    ]
-
-
-def request(manifest, spec, **more) -> JobRequest:
-    return JobRequest(manifest=manifest, spec=spec, cpus_per_worker=1, **more)
-
-
-def published(spec) -> list[dict]:
-    return pq.read_table(Path(spec.output) / "results").to_pylist()
 
 
 def trained(spec) -> dict[str, int]:
@@ -71,7 +52,7 @@ def test_a_manifest_becomes_the_promised_output(local_ray, pictures, spec):
     found = verify(spec.output)
     assert (found.pictures, found.against_input, found.luminance_mismatches, found.differences) == (6, 6, 0, [])
     found = status(Store(spec.output))
-    assert (found["rows"], found["ok"], found["pending"], found["state"]) == (3, 3, 0, "finished")
+    assert (found.rows, found.ok, found.pending, found.state) == (3, 3, 0, "finished")
 
 
 def test_the_embedded_model_gives_the_flower_the_colour_that_is_asked_for(local_ray, tmp_path):
@@ -177,18 +158,6 @@ def test_a_model_that_cannot_be_loaded_ends_the_job_with_its_name(local_ray, pic
     manifest = write_manifest(pictures / "m.parquet", rows(1))
     with pytest.raises(JobError, match="no-such-model"):
         run_job(request(manifest, replace(spec, base_model="/no-such-model")))
-
-
-def cli(*arguments, **options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "cli", *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
 
 
 # Reading a finished store -------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from PIL import Image
 from pipelines.images import ifd, scratch
 from pipelines.images.errors import InputImageError
 from pipelines.images.formats import png
-from pipelines.images.gray import Rules, decode_gray
+from pipelines.images.gray import decode_gray
+from pipelines.images.rules import Rules
 from pipelines.worker.failures import outcome_of
 from tests import scans
 

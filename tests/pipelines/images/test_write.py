@@ -13,10 +13,12 @@ from lxml import etree
 from PIL import Image
 
 from diffcolor.luminance import Reductions, luma
-from pipelines.images.formats.write import SUFFIXES, Form, fits_jpeg, format_for, jpeg, losses, write
+from pipelines.images.formats.codecs import format_for, losses, open_raster, write
+from pipelines.images.formats.pillow import fits_jpeg, jpeg
+from pipelines.images.formats.table import FORMATS
 from pipelines.images.gray import decode_gray
 from pipelines.images.paint import check_luma, painted, read_luma, upright_picture
-from pipelines.images.raster import open_raster
+from pipelines.images.picture_format import PictureFormat
 from pipelines.images.view import View
 from pipelines.images.xmp import SOURCE_TYPE, Mark, marked
 from tests import scans
@@ -42,8 +44,8 @@ def read_by_others(content: bytes, format_: str, dtype) -> np.ndarray:
     return tifffile.imread(io.BytesIO(content)) if format_ == "tiff" else imagecodecs.png_decode(content)
 
 
-def form_of(image, format_: str, mark=MARK) -> Form:
-    return Form(
+def form_of(image, format_: str, mark=MARK) -> PictureFormat:
+    return PictureFormat(
         format=format_,
         height=image.gray.shape[0],
         width=image.gray.shape[1],
@@ -71,7 +73,7 @@ def test_an_output_has_the_scans_format_depth_size_and_luminance(name, tmp_path)
     format_, note = format_for("input", image.source.format, *gray.shape, gray.dtype)
     assert format_ == {"jpeg": "tiff", "bmp": "png"}.get(image.source.format, image.source.format)
     assert note is None
-    path = tmp_path / f"a.{SUFFIXES[format_]}"
+    path = tmp_path / f"a{FORMATS[format_].suffixes[0]}"
     pixels = read_by_others(composed(image, format_, path), format_, gray.dtype)
     assert pixels.dtype == gray.dtype
     assert np.array_equal(luma(pixels), gray)
@@ -106,7 +108,7 @@ def test_metadata_is_carried_and_marked_whatever_the_formats(name, format_, tmp_
     image = decode_gray(io.BytesIO(DESCRIBED[name]))
     if format_ == "webp" and image.gray.dtype != np.uint8:
         image = decode_gray(io.BytesIO(DESCRIBED["jpeg"]))
-    path = tmp_path / f"a.{SUFFIXES[format_]}"
+    path = tmp_path / f"a{FORMATS[format_].suffixes[0]}"
     content = composed(image, format_, path)
     with pyexiv2.Image(str(path), encoding="utf-8") as other:
         exif, xmp, iptc, icc = other.read_exif(), other.read_xmp(), other.read_iptc(), other.read_icc()

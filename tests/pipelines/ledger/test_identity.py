@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from diffcolor.config import PRESETS, digest
+from diffcolor.models import ModelIdentity
 from manifests.schema import ManifestRow
 from pipelines.job import OutputOptions
-from pipelines.ledger.identity import Models, fit_key, row_digest, settings_digest
+from pipelines.ledger.identity import fit_key, row_digest, settings_digest
 
 ROW = ManifestRow(id="a", image="file:///a.png", caption="a barn", target_prompts=("a red barn",), seed=1)
-MODELS = Models(base_model="m", base_model_digest="1", judge="j", judge_digest="2")
+MODELS = ModelIdentity(base_model="m", base_model_digest="1", judge="j", judge_digest="2")
 CONFIG = PRESETS["balanced"]
 
 

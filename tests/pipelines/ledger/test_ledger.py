@@ -7,9 +7,12 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
+from diffcolor.models import ModelIdentity
 from pipelines.errors import JobError
+from pipelines.ledger.layout import PlanFacts
 from pipelines.ledger.ledger import Ledger
-from pipelines.ledger.plan import Plan, survey
+from pipelines.ledger.manifest_summary import summarize
+from pipelines.ledger.plan import Plan
 from pipelines.ledger.results import FAILED, OK, SKIPPED, Output, ResultRow
 from pipelines.ledger.task import Place, blank_result
 from pipelines.store.store import Store
@@ -52,7 +55,7 @@ def test_a_lost_reply_does_not_make_a_loser_of_the_winner(ledger, monkeypatch):
 
 
 def test_a_closed_shard_is_what_counts_and_its_records_are_gone(ledger):
-    ledger.write_plan("p", {"rows": 2, "shard_rows": 2})
+    ledger.write_plan("p", PlanFacts(rows=2, shard_rows=2, settings="s"))
     rows = [outcome(0, extra={"shelf": 1}), outcome(1, extra={"shelf": 2})]
     for number, row in enumerate(rows):
         ledger.commit(place(number), row, "a")
@@ -102,7 +105,7 @@ def painted(row: ResultRow) -> ResultRow:
 
 
 def test_an_amendment_reaches_open_and_closed_shards(ledger):
-    ledger.write_plan("p", {"rows": 2, "shard_rows": 2})
+    ledger.write_plan("p", PlanFacts(rows=2, shard_rows=2, settings="s"))
     rows = [outcome(0), outcome(1)]
     ledger.commit(place(0), rows[0], "a")
     assert ledger.amend("p", 0, 0, painted).outputs
@@ -116,7 +119,7 @@ def test_an_amendment_reaches_open_and_closed_shards(ledger):
 
 
 def test_an_amendment_that_meets_the_closing_of_its_shard_is_not_lost(ledger, monkeypatch):
-    ledger.write_plan("p", {"rows": 1, "shard_rows": 2})
+    ledger.write_plan("p", PlanFacts(rows=1, shard_rows=2, settings="s"))
     ledger.commit(place(0), outcome(0), "a")
     create, closed = ledger.store.create, []
 
@@ -146,7 +149,7 @@ def work(plan: Plan, worker: QuickWorker, most: int = 10**9, status: str = OK) -
             continue
         if len(ran) == most:
             break
-        row = replace(blank_result(task, worker.spec, worker.models), status=status)
+        row = replace(blank_result(task, worker.spec, worker.identity), status=status)
         plan.finish(task.place, worker.ledger.commit(task.place, row, "a"))
         ran.append(task.row.id)
     return ran
@@ -154,8 +157,8 @@ def work(plan: Plan, worker: QuickWorker, most: int = 10**9, status: str = OK) -
 
 def begin(tmp_path, table, settings="settings", **options) -> Plan:
     request = quick_request(write_manifest(tmp_path / "m.parquet", table), str(tmp_path / "out"), **options)
-    plan = Plan(request, Ledger(Store(request.spec.output)), survey(request), settings)
-    plan.write({"run": "x"})
+    plan = Plan(request, Ledger(Store(request.spec.output)), summarize(request), settings)
+    plan.write(ModelIdentity(base_model="m", base_model_digest="1", judge="j", judge_digest="2"))
     return plan
 
 
@@ -236,7 +239,7 @@ def test_a_recolouring_of_a_row_in_a_shard_that_a_driver_works_on_is_not_lost(tm
     """The driver closes from what it has in memory, and knows nothing of it."""
     plan = begin(tmp_path, rows(10))
     for number, task in enumerate(plan.tasks()):
-        row = replace(blank_result(task, worker.spec, worker.models), status=OK)
+        row = replace(blank_result(task, worker.spec, worker.identity), status=OK)
         plan.finish(task.place, worker.ledger.commit(task.place, row, "a"))
         if number == 6:
             worker.ledger.amend(plan.id, 0, 4, painted)
@@ -274,7 +277,7 @@ def test_a_run_of_another_plan_that_wakes_up_late_shows_nothing(tmp_path, worker
     tasks = list(late.tasks())
     work(begin(tmp_path, rows(10), "others"), worker)
     for task in tasks:
-        late.finish(task.place, replace(blank_result(task, worker.spec, worker.models), status=OK))
+        late.finish(task.place, replace(blank_result(task, worker.spec, worker.identity), status=OK))
     assert [row["id"] for row in results(str(tmp_path / "out"))] == [f"r{k}" for k in range(10)]
     assert worker.ledger.closed(late.id)[0].ok == 10, "its work is kept"
 
@@ -293,13 +296,13 @@ def test_a_repair_keeps_recolourings_and_ends(tmp_path, worker, first_try, retry
     worker.ledger.amend(plan.id, 0, 1, lambda row: replace(row, outputs=(recolored, lost)))
     damaged = {worker.ledger.shard(plan.id, 0, 1)[1].row_digest: ["lost"]}
     request = quick_request(str(tmp_path / "m.parquet"), str(tmp_path / "out"), retry_failed=True)
-    repair = Plan(request, worker.ledger, survey(request), "settings", dict(damaged))
+    repair = Plan(request, worker.ledger, summarize(request), "settings", dict(damaged))
     if first_try:
         (task,) = repair.tasks()
-        row = replace(blank_result(task, worker.spec, worker.models), status=first_try)
+        row = replace(blank_result(task, worker.spec, worker.identity), status=first_try)
         worker.ledger.commit(task.place, row, "a")
         request = replace(request, retry_failed=retry_failed)
-        repair = Plan(request, worker.ledger, survey(request), "settings", damaged if retry_failed else None)
+        repair = Plan(request, worker.ledger, summarize(request), "settings", damaged if retry_failed else None)
     assert work(repair, worker) == ["r1"] * retry_failed
     assert repair.damaged == {}
     assert [one["image"] for one in results(str(tmp_path / "out"))[1]["outputs"]] == ["i"]
@@ -323,7 +326,7 @@ def test_a_dry_run_counts_what_is_there_and_writes_nothing(tmp_path, worker):
     for table, known in ((rows(25), 12), (rows(30)[::-1], 12)):
         path = write_manifest(tmp_path / "m.parquet", table)
         request = quick_request(path, str(tmp_path / "out"), dry_run=True)
-        plan = Plan(request, worker.ledger, survey(request), "settings")
+        plan = Plan(request, worker.ledger, summarize(request), "settings")
         assert sum(task is not None for task in plan.tasks()) == len(table) - known
         assert plan.done == known
     assert worker.store.list("") == before
@@ -366,7 +369,7 @@ def test_memory_holds_open_shards_only(tmp_path, worker):
     most = 0
     for task in plan.tasks():
         most = max(most, len(plan._open))
-        plan.finish(task.place, replace(blank_result(task, worker.spec, worker.models), status=OK))
+        plan.finish(task.place, replace(blank_result(task, worker.spec, worker.identity), status=OK))
     assert most == 1
     assert plan._open == {}
 

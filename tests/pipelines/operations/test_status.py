@@ -9,13 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
+from diffcolor.models import ModelIdentity
+from pipelines.ledger.job_file import JobFile
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import FAILED, OK, SKIPPED, ResultRow
 from pipelines.ledger.task import Place
 from pipelines.operations.gc import collect
-from pipelines.operations.status import outputs, request_stop, status, stop_key
+from pipelines.operations.status import outputs, request_stop, status
 from pipelines.store.events import EventLog, read_events
-from pipelines.store.lease import take
+from pipelines.store.lease import acquire, stop_key
 from pipelines.store.store import Store
 from tests.pipelines.ledger.test_ledger import begin, rows, work, worker
 
@@ -31,7 +33,9 @@ def half_done(tmp_path, worker):
     for most, ended in ((2, FAILED), (1, SKIPPED), (2, OK)):
         work(begin(tmp_path, rows(25)), worker, most, ended)
     store = Store(str(tmp_path / "out"))
-    Ledger(store).write_job({"run": "x", "plan": plan.id, "rows": 25, "preconditions": True})
+    spec = replace(plan.request.spec, run="x")
+    models = ModelIdentity(base_model="quick", base_model_digest="0", judge="quick", judge_digest="0")
+    Ledger(store).write_job(JobFile.of(replace(plan.request, spec=spec), 25, models, plan.id))
     return store
 
 
@@ -41,28 +45,28 @@ def invoke(*arguments):
 
 def test_counts_come_from_markers_and_records_when_nobody_is_at_work(half_done):
     found = status(half_done)
-    assert (found["state"], found["rows"], found["pending"]) == ("interrupted", 25, 10)
-    assert (found["ok"], found["failed"], found["skipped"]) == (12, 2, 1)
-    assert json.loads(invoke("status", half_done.root, "--json").stdout) == found
+    assert (found.state, found.rows, found.pending) == ("interrupted", 25, 10)
+    assert (found.ok, found.failed, found.skipped) == (12, 2, 1)
+    assert json.loads(invoke("status", half_done.root, "--json").stdout) == json.loads(json.dumps(found.to_json()))
 
 
 def test_the_beat_is_what_is_shown_while_a_run_is_at_work(half_done):
-    plan = Ledger(half_done).read_job()["plan"]
+    plan = Ledger(half_done).read_job().plan
     told = {"plan": plan, "ok": 14, "failed": 2, "skipped": 1, "rate": 0.5, "eta": 16.0, "gpu_seconds": 99.5}
     told |= {"workers": [{"stage": "embedding", "step": 3, "steps": 9, "ids": ["a"]}]}
     told |= {"errors": [{"id": "r10", "kind": "oom", "message": "out of memory"}]}
-    lease = take(half_done, "x", lambda: told)
+    lease = acquire(half_done, "x", told)
     found = status(half_done)
-    assert (found["state"], found["ok"], found["rate"], found["gpu_seconds"]) == ("running", 14, 0.5, 99.5)
-    assert found["heartbeat_age"] < 5
+    assert (found.state, found.ok, found.rate, found.gpu_seconds) == ("running", 14, 0.5, 99.5)
+    assert found.heartbeat_age < 5
     shown = invoke("status", half_done.root).stdout
     assert "running: 25 rows, 14 ok" in shown
     assert "about 16 s left" in shown
     assert "embedding 3/9: a" in shown
     assert "failed: r10: oom: out of memory" in shown
     lease.release(state="stopped")
-    assert status(half_done)["state"] == "stopped"
-    assert status(half_done)["ok"] == 12, "the store's own count again"
+    assert status(half_done).state == "stopped"
+    assert status(half_done).ok == 12, "the store's own count again"
 
 
 def test_list_finds_the_outputs_at_a_place(half_done, tmp_path):
@@ -100,7 +104,7 @@ def test_logs_are_json_lines_in_order_and_what_could_not_be_written_is_not_lost(
 def test_stop_asks_the_run_that_holds_the_output_and_says_when_there_is_none(half_done):
     assert request_stop(half_done) is None
     assert "no run holds" in invoke("stop", half_done.root).stderr
-    lease = take(half_done, "busy", lambda: {"plan": "another"})
+    lease = acquire(half_done, "busy", {"plan": "another"})
     assert invoke("stop", half_done.root, "--wait", 0).exit_code == 7
     assert half_done.exists(stop_key("busy"))
     lease.release(state="stopped")
@@ -108,7 +112,7 @@ def test_stop_asks_the_run_that_holds_the_output_and_says_when_there_is_none(hal
 
 
 def test_gc_removes_what_nothing_names_and_only_that(half_done, worker):
-    plan = Ledger(half_done).read_job()["plan"]
+    plan = Ledger(half_done).read_job().plan
     named = ResultRow(id="r24", status=OK, row_digest="9" * 64, primary_image="images/r24/a.png")
     worker.ledger.commit(Place(plan=plan, shard=2, generation=0, row=24), named, "a")
     late = replace(named, id="r0", primary_image=None)
@@ -121,17 +125,17 @@ def test_gc_removes_what_nothing_names_and_only_that(half_done, worker):
     assert collect(half_done) == 1, "younger than a day: the late record alone may go"
     assert collect(half_done, grace_hours=0) == 3
     assert half_done.list("images") == ["images/r24/a.png"]
-    assert half_done.litter("") == []
-    assert {**status(half_done), "heartbeat_age": 0} == {**before, "heartbeat_age": 0}
+    assert half_done.temporary_files("") == []
+    assert replace(status(half_done), heartbeat_age=0) == replace(before, heartbeat_age=0)
     assert "0 objects removed" in invoke("gc", half_done.root, "--grace", 0).stdout
 
 
 def test_attach_follows_the_run_that_holds_the_output_and_ends_as_it_does(half_done, tmp_path, monkeypatch):
     import threading
 
-    plan = Ledger(half_done).read_job()["plan"]
+    plan = Ledger(half_done).read_job().plan
     told = {"plan": plan, "ok": 20, "failed": 2, "skipped": 1, "eta": 3.0}
-    lease = take(half_done, "x", lambda: told)
+    lease = acquire(half_done, "x", told)
     threading.Timer(1.0, lambda: lease.release(state="stopped")).start()
     said = invoke("submit", tmp_path / "m.parquet", "--output", half_done.root, "--on-running", "attach")
     assert said.exit_code == 4

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.errors import OutputInUseError
 from pipelines.store import lease
-from pipelines.store.lease import Holder, look, take
+from pipelines.store.lease import Holder, acquire, read_lease
 from pipelines.store.store import Store
 
 
@@ -25,7 +25,7 @@ def store(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """A beat every 50 ms, silence for 0.5 s is the end."""
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.5)
 
 
@@ -37,21 +37,21 @@ def plant(store, **changes) -> None:
 
 
 def test_a_second_run_is_refused_and_told_by_whom_until_the_first_lets_go(store):
-    first = take(store, "first", lambda: {"ok": 3})
+    first = acquire(store, "first", {"ok": 3})
     with pytest.raises(OutputInUseError, match=r"run first on .* \(process") as caught:
-        take(store, "second", dict)
+        acquire(store, "second", {})
     assert caught.value.pid == os.getpid()
     first.release(state="finished")
-    assert look(store).beat["state"] == "finished"
-    assert look(store).beat["ok"] == 3
-    take(store, "second", dict).release()
+    assert read_lease(store).heartbeat["state"] == "finished"
+    assert read_lease(store).heartbeat["ok"] == 3
+    acquire(store, "second", {}).release()
     assert store.list("_engine/lease") == ["_engine/lease/00000002.beat", "_engine/lease/00000002.json"]
 
 
 def test_waiting_gets_it_when_it_is_free_and_says_once_for_whom(store, quick):
-    first, told = take(store, "first", dict), []
+    first, told = acquire(store, "first", {}), []
     threading.Timer(0.4, first.release).start()
-    second = take(store, "second", dict, wait=True, waiting=told.append)
+    second = acquire(store, "second", {}, wait=True, waiting=told.append)
     assert second.epoch == first.epoch + 1
     assert [error.run for error in told] == ["first"]
     second.release()
@@ -60,7 +60,7 @@ def test_waiting_gets_it_when_it_is_free_and_says_once_for_whom(store, quick):
 def test_of_many_at_once_one_gets_it(store):
     def attempt(number: int):
         try:
-            return take(store, f"run {number}", dict)
+            return acquire(store, f"run {number}", {})
         except OutputInUseError:
             return None
 
@@ -72,28 +72,28 @@ def test_of_many_at_once_one_gets_it(store):
 
 
 def test_a_killed_process_of_this_machine_is_not_waited_for(store):
-    code = "import sys, time; from pipelines.store.lease import take; from pipelines.store.store import Store;"
-    code += "take(Store(sys.argv[1]), 'killed', dict); print('held', flush=True); time.sleep(99)"
+    code = "import sys, time; from pipelines.store.lease import acquire; from pipelines.store.store import Store;"
+    code += "acquire(Store(sys.argv[1]), 'killed', {}); print('held', flush=True); time.sleep(99)"
     child = subprocess.Popen([sys.executable, "-c", code, store.uri], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "held\n"
     with pytest.raises(OutputInUseError):
-        take(store, "next", dict)
+        acquire(store, "next", {})
     child.kill()
     child.wait()
-    take(store, "next", dict).release()
+    acquire(store, "next", {}).release()
 
 
 def test_a_process_of_another_machine_is_waited_for_until_its_beat_is_old(store, quick):
     plant(store)
-    assert look(store).is_alive
+    assert read_lease(store).is_alive
     started = time.monotonic()
-    take(store, "next", dict, wait=True).release()
+    acquire(store, "next", {}, wait=True).release()
     assert time.monotonic() - started > 0.4
 
 
 def test_a_reused_process_id_is_another_process(store):
-    mine = take(store, "mine", dict)
-    held = look(store)
+    mine = acquire(store, "mine", {})
+    held = read_lease(store)
     mine.release()
     assert held.is_alive
     reused = replace(held.holder, started="1")
@@ -102,21 +102,21 @@ def test_a_reused_process_id_is_another_process(store):
 
 
 def test_a_holder_that_was_frozen_past_its_time_learns_that_it_lost(store, quick):
-    frozen = take(store, "frozen", dict)
+    frozen = acquire(store, "frozen", {})
     frozen._over.set()  # no beats any more
     frozen._thread.join()
     time.sleep(0.6)
     # Another machine's eyes: this process is alive, only its beat is old.
-    successor = take(store, "successor", dict, wait=True)
+    successor = acquire(store, "successor", {}, wait=True)
     assert not frozen.lost.is_set()
-    frozen.beat(ok=99)
+    frozen.heartbeat(ok=99)
     assert frozen.lost.is_set()
-    assert look(store).beat.get("ok") is None, "a lost holder's beat is not written"
+    assert read_lease(store).heartbeat.get("ok") is None, "a lost holder's beat is not written"
     successor.release()
 
 
 def test_age_is_the_stores_own_clock(store, monkeypatch):
-    mine = take(store, "mine", dict)
+    mine = acquire(store, "mine", {})
     monkeypatch.setattr(time, "time", lambda: 0.0)  # this machine's clock is fifty years off
-    assert look(store).age < 5
+    assert read_lease(store).age < 5
     mine.release()

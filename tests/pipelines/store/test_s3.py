@@ -18,13 +18,15 @@ from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import OK, ResultRow
 from pipelines.ledger.task import Place
 from pipelines.operations.status import outputs, status
-from pipelines.store.lease import take
+from pipelines.store.fetch import fetch_uri
+from pipelines.store.lease import acquire
+from pipelines.store.probe import probe_preconditions
 from pipelines.store.retry import Patience
-from pipelines.store.store import Store, fetch_uri, probe_preconditions
+from pipelines.store.store import Store
 from tests.check_store import check_store
 from tests.conftest import write_manifest
-from tests.pipelines.driver.test_driver import drive, finish, ids, manifest, until
-from tests.pipelines.driver.test_run import request, rows
+from tests.pipelines.jobs import drive, ids, manifest, request, rows
+from tests.processes import finish, until
 from tests.servers import SECRET, FaultProxy, Faults, Rclone, SeaweedFS, connect
 
 
@@ -100,7 +102,7 @@ def test_a_lease_is_held_by_one_and_its_age_is_the_servers(s3):
 
     def attempt(number: int):
         try:
-            return take(Store("s3://archive/lease"), f"run {number}", dict)
+            return acquire(Store("s3://archive/lease"), f"run {number}", {})
         except Exception as error:
             return error
 
@@ -115,26 +117,26 @@ def test_a_lease_is_held_by_one_and_its_age_is_the_servers(s3):
 FAULTY = ("503", "500", "reset", "lost_reply", "truncate", "truncate_request", "delay")
 
 
-def test_a_store_that_fails_one_request_in_eight_costs_time_only(s3, tmp_path):
+def test_a_store_that_fails_one_request_in_eight_costs_time_only(processes, s3, tmp_path):
     table = manifest(tmp_path, {}, 20)
     with FaultProxy(s3.endpoint) as proxy:
         proxy.faults = Faults(seed=3, rate=0.125, kinds=FAULTY)
         variables = {"AWS_ENDPOINT_URL": proxy.endpoint}
-        finish(drive(table, "s3://archive/faulty", variables, patience=120.0), 0, 400)
+        finish(drive(processes, table, "s3://archive/faulty", variables, patience=120.0), 0, 400)
         injected = proxy.injected
     assert sum(injected.values()) > 20
     assert len(injected) >= 5, injected
     check_store(ids(20), "s3://archive/faulty")
 
 
-def test_a_server_that_is_killed_and_restarted_amid_writes_loses_nothing(tmp_path, s3_environment):
+def test_a_server_that_is_killed_and_restarted_amid_writes_loses_nothing(processes, tmp_path, s3_environment):
     with SeaweedFS(tmp_path / "weed") as server:
         server.bucket("archive")
         s3_environment(server.environment)
         place = "s3://archive/out"
-        driver = drive(manifest(tmp_path, {}, 40), place, {"QUICK_SECONDS": "0.2"}, patience=120.0)
+        driver = drive(processes, manifest(tmp_path, {}, 40), place, {"QUICK_SECONDS": "0.2"}, patience=120.0)
         for wanted in (4, 16):
-            until(lambda wanted=wanted: status(Store(place))["ok"] >= wanted, 120)
+            until(lambda wanted=wanted: status(Store(place)).ok >= wanted, 120)
             server.kill()
             time.sleep(2)
             server.restart()
@@ -142,53 +144,55 @@ def test_a_server_that_is_killed_and_restarted_amid_writes_loses_nothing(tmp_pat
         check_store(ids(40), place)
 
 
-def test_a_server_that_stays_away_ends_the_run_resumable(tmp_path, s3_environment):
+def test_a_server_that_stays_away_ends_the_run_resumable(processes, tmp_path, s3_environment):
     with SeaweedFS(tmp_path / "weed") as server:
         server.bucket("archive")
         s3_environment(server.environment)
         place = "s3://archive/out"
-        driver = drive(manifest(tmp_path, {}, 40), place, {"QUICK_SECONDS": "0.5"}, patience=2.0)
-        until(lambda: status(Store(place))["ok"] >= 4, 120)
+        driver = drive(processes, manifest(tmp_path, {}, 40), place, {"QUICK_SECONDS": "0.5"}, patience=2.0)
+        until(lambda: status(Store(place)).ok >= 4, 120)
         server.kill()
         said = finish(driver, 5, 240)
         assert "s3://archive/out/" in said
         assert SECRET not in said
         server.restart()
-        finish(drive(manifest(tmp_path, {}, 40), place, on_running="wait"), 0, 240)
+        finish(drive(processes, manifest(tmp_path, {}, 40), place, on_running="wait"), 0, 240)
         check_store(ids(40), place)
 
 
 @pytest.mark.slow
-def test_a_stop_is_heard_while_the_store_is_away(tmp_path, s3_environment):
+def test_a_stop_is_heard_while_the_store_is_away(processes, tmp_path, s3_environment):
     with SeaweedFS(tmp_path / "weed") as server:
         server.bucket("archive")
         s3_environment(server.environment)
         place = "s3://archive/out"
-        driver = drive(manifest(tmp_path, {}, 40), place, {"QUICK_SECONDS": "0.5"}, patience=600.0, grace_seconds=3.0)
-        until(lambda: status(Store(place))["ok"] >= 4, 120)
+        driver = drive(
+            processes, manifest(tmp_path, {}, 40), place, {"QUICK_SECONDS": "0.5"}, patience=600.0, grace_seconds=3.0
+        )
+        until(lambda: status(Store(place)).ok >= 4, 120)
         server.kill()
         time.sleep(3)
         driver.terminate()
         assert "SIGTERM" in finish(driver, 5, 100)
 
 
-def test_two_submits_at_once_on_s3(s3, tmp_path):
+def test_two_submits_at_once_on_s3(processes, s3, tmp_path):
     table = manifest(tmp_path, {}, 20)
-    both = [drive(table, "s3://archive/two", on_running=way) for way in ("wait", "wait")]
+    both = [drive(processes, table, "s3://archive/two", on_running=way) for way in ("wait", "wait")]
     for process in both:
         finish(process, 0, 200)
     check_store(ids(20), "s3://archive/two")
 
 
-def test_a_store_that_ignores_conditions_is_found_out_and_said_and_still_right(tmp_path, s3_environment):
+def test_a_store_that_ignores_conditions_is_found_out_and_still_right(processes, tmp_path, s3_environment):
     with Rclone(tmp_path / "rclone") as server:
         server.bucket("archive")
         s3_environment(server.environment)
         assert not probe_preconditions("s3://archive/out")
         place = "s3://archive/out"
-        said = finish(drive(manifest(tmp_path, {}, 10), place), 0)
+        said = finish(drive(processes, manifest(tmp_path, {}, 10), place), 0)
         assert "ignores conditional writes" in said
-        assert status(Store(place))["preconditions"] is False
+        assert status(Store(place)).preconditions is False
         assert all("ignores conditional writes" in row["warnings"][0] for row in check_store(ids(10), place))
 
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from pipelines.errors import StoreError
 from pipelines.ledger.identity import sha256
 from pipelines.ledger.names import artifact_key, image_key, slug
-from pipelines.store.store import Store, StoreKeyError, fetch_uri
+from pipelines.store.fetch import fetch_uri
+from pipelines.store.store import Store, StoreKeyError
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -13,14 +13,14 @@ from diffcolor.luminance import luma
 from pipelines.curation.recolor import Recolorer
 from pipelines.curation.verify import verify, verify_pair
 from pipelines.driver.run import run_job
+from pipelines.images.formats.codecs import open_raster
 from pipelines.images.gray import Source
-from pipelines.images.raster import open_raster
 from pipelines.job import OutputOptions
 from pipelines.ledger.results import SCHEMA, Output
 from pipelines.store.store import Store
 from tests import scans
 from tests.conftest import write_manifest
-from tests.pipelines.driver.test_run import request
+from tests.pipelines.jobs import request
 
 SPECIAL = {
     "described": (scans.described_tiff(scans.GRAY16), {}),

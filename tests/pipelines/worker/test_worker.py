@@ -14,7 +14,7 @@ from pipelines.errors import StoreError
 from pipelines.ledger.results import ResultRow
 from pipelines.ledger.task import Place, Task
 from pipelines.store.store import Store
-from pipelines.worker import worker as worker_module
+from pipelines.worker import fits, fitting
 from pipelines.worker.worker import Worker
 from tests.conftest import write_manifest, write_picture
 from tests.scans import BAD, GRAY, SKIPPED, encoded
@@ -56,16 +56,19 @@ def test_rows_of_several_sizes_and_prompts_are_finished_together(worker, tmp_pat
                 assert np.asarray(image).std(axis=-1).max() > 0, "no colour at all"
 
 
-@pytest.mark.parametrize("kind", BAD)
-def test_a_bad_image_is_its_own_result_and_its_neighbour_is_finished(worker, tmp_path, kind):
-    (tmp_path / "bad.png").write_bytes(BAD[kind])
+def test_bad_images_are_their_own_results_and_their_neighbour_is_finished(worker, tmp_path):
+    for kind, content in BAD.items():
+        (tmp_path / f"{kind}.png").write_bytes(content)
     write_picture(tmp_path / "good.png", 1)
-    bad, good = sorted(worker.process(tasks(tmp_path, [row("bad"), row("good")])), key=lambda one: one.id)
-    assert good.status == "ok"
-    assert bad.status == ("skipped" if kind in SKIPPED else "failed")
-    assert bad.error_kind == kind
-    assert not bad.outputs
-    assert bad in worker.ledger.records(tasks(tmp_path, [row("bad"), row("good")])[0].place.plan, 0, 0).values()
+    given = tasks(tmp_path, [*(row(kind) for kind in BAD), row("good")])
+    results = {result.id: result for result in worker.process(given)}
+    assert results["good"].status == "ok"
+    records = worker.ledger.records(given[0].place.plan, 0, 0).values()
+    for kind in BAD:
+        bad = results[kind]
+        assert (bad.error_kind, bad.status) == (kind, "skipped" if kind in SKIPPED else "failed")
+        assert not bad.outputs
+        assert bad in records
 
 
 def test_missing_and_changed_inputs_are_named(worker, tmp_path):
@@ -106,15 +109,16 @@ def test_a_damaged_artifact_is_fitted_again_and_said(worker, tmp_path):
 def test_a_breakdown_of_the_lockstep_gives_each_row_a_try_alone(worker, tmp_path, monkeypatch):
     for name in "ab":
         write_picture(tmp_path / f"{name}.png", 1)
-    real = worker._fit
+    real = fitting.fit
 
-    def poisoned(jobs):
-        if any(job.task.row.id == "a" for job in jobs):
+    def poisoned(models, scans, *given):
+        if any(scan.context_prompt == "poison" for scan in scans):
             raise RuntimeError("poison")
-        return real(jobs)
+        return real(models, scans, *given)
 
-    monkeypatch.setattr(worker, "_fit", poisoned)
-    a, b = sorted(worker.process(tasks(tmp_path, [row("a"), row("b")])), key=lambda one: one.id)
+    monkeypatch.setattr(fitting, "fit", poisoned)
+    rows = [row("a", caption="poison"), row("b")]
+    a, b = sorted(worker.process(tasks(tmp_path, rows)), key=lambda result: result.id)
     assert (a.status, a.error_kind, b.status) == ("failed", "internal", "ok")
     assert "poison" in a.error_message
 
@@ -135,15 +139,15 @@ def four(tmp_path) -> list:
 
 
 def test_out_of_memory_halves_the_lockstep_and_the_worker_remembers(spec, tmp_path, monkeypatch):
-    sizes, real = [], worker_module.fit
+    sizes, real = [], fitting.fit
 
-    def small_gpu(base, judge, scans, config, checkpoints=None):
+    def small_gpu(models, scans, config, checkpoints=None):
         sizes.append(len(scans))
         if len(scans) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(base, judge, scans, config, checkpoints)
+        return real(models, scans, config, checkpoints)
 
-    monkeypatch.setattr(worker_module, "fit", small_gpu)
+    monkeypatch.setattr(fitting, "fit", small_gpu)
     worker = Worker(replace(spec, images_per_step=4))
     assert {one.status for one in worker.process(four(tmp_path))} == {"ok"}
     assert sizes == [4, 2, 2]
@@ -156,7 +160,7 @@ def test_out_of_memory_alone_is_the_rows_result(worker, tmp_path, monkeypatch):
     def no_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(worker_module, "fit", no_memory)
+    monkeypatch.setattr(fitting, "fit", no_memory)
     assert {one.error_kind for one in worker.process(four(tmp_path))} == {"oom"}
 
 
@@ -170,7 +174,7 @@ def test_a_lost_gpu_ends_the_process(worker, tmp_path, monkeypatch):
     def broken(*_):
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr(worker_module, "fit", broken)
+    monkeypatch.setattr(fitting, "fit", broken)
     monkeypatch.setattr("os._exit", leave)
     with pytest.raises(Left):
         worker.process(four(tmp_path))
@@ -220,15 +224,14 @@ def test_a_loser_uses_the_winners_artifact(spec, tmp_path, monkeypatch):
     """Two runs that fit one row at once: the second meets the first's artifact when it wants to store its own."""
     (won,) = Worker(spec).process(four(tmp_path)[:1])
     late = Worker(spec)
-    look, looks = late._use_artifact, []
+    find, looks = late.fits.find, []
 
-    def blind_at_first(job):
-        looks.append(job)
-        if len(looks) > 1:
-            look(job)
+    def blind_at_first(row):
+        looks.append(row)
+        return find(row) if len(looks) > 1 else None
 
-    monkeypatch.setattr(late, "_use_artifact", blind_at_first)
-    monkeypatch.setattr(worker_module, "to_bytes", lambda *given: to_bytes(*given) + b" ")  # as another GPU's would
+    monkeypatch.setattr(late.fits, "find", blind_at_first)
+    monkeypatch.setattr(fits, "to_bytes", lambda *given: to_bytes(*given) + b" ")  # as another GPU's would
     (lost,) = late.process(tasks(tmp_path, [row("a", shelf="another plan")]))
     assert len(looks) == 2
     assert (lost.status, lost.artifact_sha256) == ("ok", won.artifact_sha256)

@@ -1,0 +1,90 @@
+"""The CLIP model that rates how well a picture matches a text."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffcolor.base_model import embedded_folder, freeze, weights_digest
+from diffcolor.config import MINI
+from diffcolor.errors import BaseModelError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """An open_clip model and its tokenizer.
+
+    Attributes:
+        image_size: (height, width) of the pictures that it sees.
+        mean, std: (3, 1, 1), normalization of its input.
+        digest: sha256 (hex) of its weights.
+    """
+
+    model: Any
+    tokenize: Any
+    image_size: tuple[int, int]
+    mean: Tensor
+    std: Tensor
+    name: str
+    digest: str
+    device: torch.device
+
+    def image_features(self, rgb: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to (N, D), unit norm; differentiable."""
+        # The decoded image is mapped to [0, 1] once (the authors' notebooks did it twice, washing it out).
+        resized = F.interpolate(rgb, self.image_size, mode="bicubic", antialias=True).clamp(0, 1)
+        return F.normalize(self.model.encode_image((resized - self.mean) / self.std).float(), dim=-1)
+
+    @torch.no_grad()
+    def text_features(self, prompts: list[str]) -> Tensor:
+        """N prompts to (N, D), unit norm."""
+        return F.normalize(self.model.encode_text(self.tokenize(prompts).to(self.device)).float(), dim=-1)
+
+
+def load_judge(name: str = MINI, device: str | torch.device = "cpu") -> Judge:
+    """Loads the CLIP judge: `mini`, a local open_clip folder (config and weights), or `MODEL:TAG` of open_clip.
+
+    Raises:
+        BaseModelError: it cannot be loaded.
+    """
+    import open_clip
+
+    device = torch.device(device)
+    folder = embedded_folder("judge") if name == MINI else Path(name)
+    local = folder.is_dir()
+    model_name, _, tag = (f"local-dir:{folder}", "", "") if local else name.partition(":")
+    try:
+        if not local and not tag:
+            raise ValueError("give a local open_clip folder, or MODEL:TAG such as ViT-B-32:openai")
+        if local and not list(folder.glob("*.safetensors")):
+            raise ValueError("the folder holds no .safetensors weights")
+        model = open_clip.create_model(model_name, pretrained=tag or None, device=device, require_pretrained=True)
+        tokenize = open_clip.get_tokenizer(model_name)
+    except Exception as error:
+        raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
+    preprocess = model.visual.preprocess_cfg
+    size = preprocess["size"]
+    state = model.state_dict()
+    return Judge(
+        model=freeze(model, device),
+        tokenize=tokenize,
+        image_size=(size, size) if isinstance(size, int) else tuple(size),
+        mean=torch.tensor(preprocess["mean"], device=device).view(3, 1, 1),
+        std=torch.tensor(preprocess["std"], device=device).view(3, 1, 1),
+        name=name,
+        digest=weights_digest(folder)[0] if local else _state_digest(state),
+        device=device,
+    )
+
+
+def _state_digest(state: dict[str, Tensor]) -> str:
+    """sha256 (hex) over names and tensors, for weights from open_clip's own cache."""
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        sha.update(name.encode())
+        sha.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,96 @@
+"""A row on its way through the worker: one value for each state, each holding the one before."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from diffcolor.checkpoint import Checkpoint
+from diffcolor.colorize import Colored, Fitted
+from diffcolor.scan import Scan
+from pipelines.images.view import View
+from pipelines.ledger.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRequest:
+    """What is trained: a scan, the key under which its fit is kept, and where an interrupted training goes on from."""
+
+    row_id: str
+    fit_key: str
+    scan: Scan
+    checkpoint: Checkpoint | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What the training of a row took: steps made by this worker, the checkpoint it went on from, its loss curves."""
+
+    steps: int = 0
+    resumed_at: str | None = None
+    losses: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedRow:
+    """A row whose scan has been read.
+
+    Attributes:
+        input_sha256: of the scan's file.
+        gray_sha256: of its gray values.
+        warnings: for the result, in addition to the manifest row's own.
+    """
+
+    task: Task
+    view: View
+    input_sha256: str
+    gray_sha256: str
+    request: FitRequest
+    warnings: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        return self.task.row.id
+
+    @property
+    def scan(self) -> Scan:
+        return self.request.scan
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFit:
+    """A fit whose artifact is in the store, with the primary picture that the artifact names."""
+
+    fitted: Fitted
+    artifact_sha256: str
+    primary_image: str
+    primary_sha256: str
+    primary_preview: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedRow:
+    """A row whose fit is stored, by this worker or by an earlier one."""
+
+    decoded: DecodedRow
+    fit: StoredFit
+    training: Training = Training()
+
+    @property
+    def id(self) -> str:
+        return self.decoded.id
+
+    @property
+    def scan(self) -> Scan:
+        return self.decoded.scan
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintedRow:
+    """A row with the candidates of each of its target prompts, best first.
+
+    Attributes:
+        seconds: its share of the worker's time so far.
+    """
+
+    fitted: FittedRow
+    ladders: list[list[Colored]]
+    seconds: float
