@@ -11,9 +11,9 @@ demo: $(VENV)/installed
 	$(BIN)/diffcolor-batch submit manifests/demo/demo.parquet --output $(OUTPUT)
 	$(BIN)/diffcolor-batch verify $(OUTPUT)
 
-# Tests that need Ray run one after the other in one process, all others beside them. PYTEST="-n 0 -k NAME" for a few.
+# Many tests wait for processes that they start: four at once keep two cores busy. For a few: PYTEST="-n 0 -k NAME".
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 $(PYTEST)
+	$(BIN)/python -m pytest -n 4 $(PYTEST)
 
 # Style, types, the direction of imports, and the report's script.
 check: $(VENV)/installed-dev

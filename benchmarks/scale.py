@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from diffcolor.config import PRESETS  # noqa: E402
-from diffcolor.models import ModelIdentity  # noqa: E402
+from diffcolor.identity import ModelIdentity  # noqa: E402
 from pipelines.job import JobRequest, JobSpec, WorkerProgress  # noqa: E402
 from pipelines.ledger.ledger import Ledger  # noqa: E402
 from pipelines.ledger.results import OK, ResultRow  # noqa: E402

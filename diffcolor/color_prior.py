@@ -32,7 +32,7 @@ def find_color_prior(
     base, judge, latents = models.base, models.judge, batch.latents
     context_embeds = embed_prompts(base, batch.context_prompts)
     positive, negatives = judge.text_features(batch.context_prompts), batch.anti_color_features(judge)
-    signal_share = base.alphas_cumprod.to(base.device)
+    alpha_bar = base.alphas_cumprod.to(base.device)
     stage = Lockstep(STAGE, base, batch, state, config)
     stage.train(state.lora.named())
     for _ in stage.steps():
@@ -41,13 +41,13 @@ def find_color_prior(
         with attached_lora(base.unet, state.lora):
             model_output = denoise(base, x_t, timesteps, context_embeds)
         rgb = decode(base, predict_original(base, x_t, model_output, timesteps))
-        # Departs from the paper: the judge sees the predicted chroma on the scan's own luminance, because that is
-        # what we keep; its gradient then changes colour alone. Predictions from almost pure noise say little about
+        # Departs from the paper: the judge (CLIP) sees the predicted chroma on the scan's own luminance, because that
+        # is what we keep; its gradient then changes colour alone. Predictions from almost pure noise say little about
         # this picture, so the loss is weighted with the share of signal in x_t.
         features = judge.image_features(replace_luma(rgb, batch.gray))
-        loss_con = signal_share[timesteps] * contrastive_loss(features, positive, negatives, config.temperature)
+        loss_con = alpha_bar[timesteps] * contrastive_loss(features, positive, negatives, config.temperature)
         if config.denoising_target == "prior":
-            with torch.no_grad():
+            with torch.no_grad():  # without the adapters
                 target = denoise(base, x_t, timesteps, context_embeds)
         else:
             target = training_target(base, latents, noise, timesteps)

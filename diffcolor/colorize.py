@@ -1,6 +1,13 @@
-"""DiffColor (arXiv 2308.01655): `fit` trains stages 1 and 2, `recolor` samples target prompts from fitted images.
+"""DiffColor (arXiv 2308.01655): `fit` trains stages 1 and 2 on scans, `recolor` paints fitted scans for target prompts.
 
-One call per line of the paper's pseudo code. K images are processed together, each with the result it would have alone.
+`_two_stages` and `_sample` are the paper's method, one call per line. K images are processed together, each with the
+result it would have alone. Where we depart from the paper:
+
+- Adapters of each image (LoRA) are trained, not the whole U-Net (docs/decisions/0001).
+- The scan's luminance is put back into every predicted original, before CLIP (the judge) sees it and while sampling
+  (docs/decisions/0002 and 0003); alignment then warps chroma alone instead of repainting.
+- Stage 1's contrastive loss is weighted with alpha_bar, and timesteps follow a low-discrepancy sequence.
+- Several eta are sampled, beyond 1 too; the one with the best `Colored.score` is kept.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -17,6 +24,7 @@ from diffcolor.config import Config, FitConfig, SampleConfig
 from diffcolor.diffusion import decode, draw_noise, sample
 from diffcolor.errors import NonFiniteLossError
 from diffcolor.in_context import fine_tune, optimize_embedding
+from diffcolor.judge import Judge
 from diffcolor.lockstep import Progress
 from diffcolor.lora import LoRA, attached_lora, stack
 from diffcolor.luminance import replace_luma
@@ -26,7 +34,7 @@ from diffcolor.prompts import embed_prompts
 from diffcolor.scan import Scan, ScanBatch
 from diffcolor.training_state import TrainingState
 
-STRAY_COLOR_WEIGHT = 0.1  # against the embedded judge's margins; not tuned on any other's
+STRAY_COLOR_WEIGHT = 0.1  # of stray colour in `Colored.score`; tuned on the embedded judge's margins alone
 MAX_SAMPLING_BATCH = 8  # pictures sampled at once: bounds memory whatever the number of prompts
 
 
@@ -103,17 +111,17 @@ def fit(
         state = TrainingState.resume(models.base, checkpoints)
     else:
         state = TrainingState.fresh(models.base, batch, config)
-    return Fitting(_fit(models, batch, state, config))
+    return Fitting(_two_stages(models, batch, state, config))
 
 
-def _fit(
+def _two_stages(
     models: Models, batch: ScanBatch, state: TrainingState, config: FitConfig
 ) -> Generator[Progress, None, list[Fitted | NonFiniteLossError]]:
-    # Stage 1: colorization with generative colour prior.
+    # Stage 1: colorization with generative colour prior. The adapters, then the primary colours.
     state = yield from find_color_prior(models, batch, state, config)
     state = paint_primary(models.base, batch, state, config)
 
-    # Stage 2: in-context controllable colorization.
+    # Stage 2: in-context controllable colorization. e_opt, from prompts with unique identifiers, then the adapters.
     state = yield from optimize_embedding(models.base, batch, state, config)
     state = yield from fine_tune(models.base, batch, state, config)
 
@@ -121,7 +129,7 @@ def _fit(
 
 
 def paint_primary(base: BaseModel, batch: ScanBatch, state: TrainingState, config: FitConfig) -> TrainingState:
-    """The end of stage 1: samples the primary colour images from the context prompts."""
+    """The end of stage 1: samples and aligns the primary colour images, from the context prompts."""
     if state.primary is not None:
         return state
     primary = paint(base, state.lora, batch, embed_prompts(base, batch.context_prompts), config.primary)
@@ -149,7 +157,7 @@ def recolor(models: Models, requests: Sequence[tuple[Fitted, str]], config: Conf
     jobs = [(fitted, target, eta) for fitted, target in requests for eta in config.etas]
     candidates: list[Colored] = []
     for first in range(0, len(jobs), MAX_SAMPLING_BATCH):
-        candidates += _sample_candidates(models, jobs[first : first + MAX_SAMPLING_BATCH], config)
+        candidates += _sample(models, jobs[first : first + MAX_SAMPLING_BATCH], config)
     ladder = len(config.etas)
     return [
         sorted(candidates[first : first + ladder], key=lambda candidate: -candidate.score)
@@ -157,16 +165,21 @@ def recolor(models: Models, requests: Sequence[tuple[Fitted, str]], config: Conf
     ]
 
 
-def _sample_candidates(models: Models, jobs: Sequence[tuple[Fitted, str, float]], config: Config) -> list[Colored]:
-    """One picture for each (fitted, target prompt, eta): e = (1 - eta) e_opt + eta e_tgt."""
-    base, judge = models.base, models.judge
+def _sample(models: Models, jobs: Sequence[tuple[Fitted, str, float]], config: Config) -> list[Colored]:
+    """One candidate for each (fitted, target prompt, eta)."""
+    base = models.base
     targets, etas = [target for _, target, _ in jobs], [eta for _, _, eta in jobs]
     batch = ScanBatch.of(base, [fitted.scan for fitted, _, _ in jobs])
     lora = stack([fitted.lora for fitted, _, _ in jobs]).to(base.device)
     e_opt = torch.stack([fitted.optimized_embeds for fitted, _, _ in jobs]).to(base.device)
     e_tgt = embed_prompts(base, targets)
     eta = torch.tensor(etas, device=base.device).view(-1, 1, 1)
-    final = paint(base, lora, batch, (1 - eta) * e_opt + eta * e_tgt, config.sample)
+    e = (1 - eta) * e_opt + eta * e_tgt
+    return _rate(models.judge, batch, targets, etas, paint(base, lora, batch, e, config.sample))
+
+
+def _rate(judge: Judge, batch: ScanBatch, targets: list[str], etas: list[float], final: Tensor) -> list[Colored]:
+    """Pictures with the figures by which the best is picked (ours)."""
     with torch.no_grad():
         features = judge.image_features(final)
     margins = clip_margins(features, judge.text_features(targets), batch.anti_color_features(judge))
@@ -177,7 +190,11 @@ def _sample_candidates(models: Models, jobs: Sequence[tuple[Fitted, str, float]]
 
 
 def paint(base: BaseModel, lora: LoRA, batch: ScanBatch, embeds: Tensor, config: SampleConfig) -> Tensor:
-    """K pictures: spatial_align(sample(unet, embeds), gray), each with its own adapters; (K, 3, H, W) in [0, 1]."""
+    """K pictures: spatial_align(sample(unet, embeds), gray), each with its own adapters; (K, 3, H, W) in [0, 1].
+
+    Sampling starts from the noised gray latents. The noise of a scan is the same in all its pictures, so that only the
+    text tells them apart.
+    """
     noise = draw_noise(batch.random_streams("sampling"), batch.latents.shape[1:], base.device)
     with attached_lora(base.unet, lora), torch.no_grad():
         sampled = sample(

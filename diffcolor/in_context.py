@@ -20,7 +20,7 @@ from diffcolor.training_state import TrainingState
 def optimize_embedding(
     base: BaseModel, batch: ScanBatch, state: TrainingState, config: FitConfig
 ) -> Generator[Progress, None, TrainingState]:
-    """e_opt = argmin_e mse(unet(x_t, t, e), eps) on the primary colours; the U-Net and stage 1's LoRA are frozen.
+    """e_opt = argmin_e mse(unet(x_t, t, e), eps or v) on the primary colours; the U-Net and stage 1's LoRA are frozen.
 
     The search starts from the context prompt with a unique identifier before each noun.
 
@@ -29,11 +29,10 @@ def optimize_embedding(
     """
     if state.is_past("embedding"):
         return state
-    start = state.optimized_embeds
-    if start is None:
-        start = embed_prompts(base, [with_identifiers(prompt, base.tokenizer) for prompt in batch.context_prompts])
-    embeds = start.clone()
-    state = replace(state, optimized_embeds=embeds)
+    embeds = state.optimized_embeds
+    if embeds is None:
+        embeds = embed_prompts(base, [with_identifiers(prompt, base.tokenizer) for prompt in batch.context_prompts])
+        state = replace(state, optimized_embeds=embeds)
     yield from _reconstruct(
         base, Lockstep("embedding", base, batch, state, config), state, {"optimized_embeds": embeds}
     )

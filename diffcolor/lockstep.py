@@ -123,7 +123,7 @@ class Lockstep:
     def _checkpoint(self, image: int) -> Checkpoint | None:
         if image in self.state.failures:
             return None
-        own = {name: tensor[image] for name, tensor in {**self.state.named(), **self.trained}.items()}
+        own = {name: tensor[image] for name, tensor in self.state.named().items()}
         for name, tensor in self.trained.items():
             own |= {f"{key}/{name}": self.optimizer.state[tensor][key][image] for key in _MOMENTS if self.history}
         own |= {

@@ -4,17 +4,8 @@ from dataclasses import dataclass
 
 from diffcolor.base_model import BaseModel, load_base_model, resolve_device
 from diffcolor.config import MINI
+from diffcolor.identity import ModelIdentity
 from diffcolor.judge import Judge, load_judge
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelIdentity:
-    """Names, and sha256 (hex) of the weights, of a base model and a judge as they were loaded."""
-
-    base_model: str
-    base_model_digest: str
-    judge: str
-    judge_digest: str
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a job is asked for, and what its workers are told: plain data that travels as JSON."""
 
+import os
 import time
 import uuid
 from collections.abc import Mapping
@@ -50,7 +51,7 @@ def new_run_id() -> str:
 
 def absolute_path(place: str) -> str:
     """A URI as it is, a local path from the root."""
-    return place if "://" in place else str(Path(place).resolve())
+    return place if "://" in place else os.path.abspath(place)
 
 
 def absolute_model(name: str) -> str:

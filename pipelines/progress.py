@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipelines.values import omit_defaults
+
 
 class RunState(StrEnum):
     """How a run stands, or ended. "stopped", "failed" and "interrupted" runs are resumable; "planned" is a dry run."""
@@ -17,6 +19,7 @@ class RunState(StrEnum):
     planned = "planned"
 
 
+@omit_defaults
 @dataclass(frozen=True, kw_only=True)
 class WorkerProgress:
     """What a worker does.

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from cattrs import Converter
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
+from cattrs.gen import make_dict_unstructure_fn
 
 Value = TypeVar("Value")
 _converter = Converter(detailed_validation=False)
@@ -12,6 +13,12 @@ _converter = Converter(detailed_validation=False)
 
 class BadValueError(ValueError):
     """Stored values that do not make the dataclass that they are read as."""
+
+
+def omit_defaults(kind: type[Value]) -> type[Value]:
+    """Class decorator: `to_values` leaves out fields that have their default."""
+    _converter.register_unstructure_hook(kind, make_dict_unstructure_fn(kind, _converter, _cattrs_omit_if_default=True))
+    return kind
 
 
 def to_values(value: Any) -> dict[str, Any]:

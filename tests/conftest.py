@@ -23,14 +23,16 @@ TINY = Config(
 )
 
 
-_OF_ONE_PROCESS = {"local_ray", "processes", "cluster", "seaweed"}
-
-
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start Ray or an S3 server share one of pytest-xdist's processes: two Rays at once would fight."""
+    """For pytest-xdist: tests that share a Ray or a server go to one process, and so do a file's tests that start
+    drivers of their own. Those mostly wait, which is why there are more processes than cores."""
     for item in items:
-        if _OF_ONE_PROCESS & set(getattr(item, "fixturenames", ())) or item.path.name == "test_s3.py":
-            item.add_marker(pytest.mark.xdist_group("servers"))
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.path.name == "test_s3.py" or fixtures & {"processes", "cluster"}:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        elif fixtures & {"local_ray", "seaweed"}:
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")

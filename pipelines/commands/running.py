@@ -14,14 +14,14 @@ from pipelines.progress import RunState
 
 def run_here(request: JobRequest, as_json: bool = False) -> ExitCode:
     """Runs a job with this process as its driver, and says how it ended."""
-    from pipelines.commands.console import summary, watching
-    from pipelines.curation.report.report import refresh_report
-    from pipelines.driver.run import run_job
-    from pipelines.errors import OutputInUseError
-    from pipelines.operations.status import status
-
     output = request.spec.output
     with reported():
+        from pipelines.commands.console import summary, watching
+        from pipelines.curation.report.report import refresh_report
+        from pipelines.driver.run import run_job
+        from pipelines.errors import OutputInUseError
+        from pipelines.operations.status import status
+
         try:
             with watching(console) as watch:
                 snapshot = run_job(request, watch, say, refresh_report)

@@ -22,7 +22,7 @@ from ray.exceptions import (
     RuntimeEnvSetupError,
 )
 
-from diffcolor.models import ModelIdentity
+from diffcolor.identity import ModelIdentity
 from pipelines.driver.dispatch import Loss
 from pipelines.errors import JobError
 from pipelines.job import Device, JobRequest, JobSpec
@@ -52,7 +52,9 @@ class JobWorker(Protocol):
 class WorkerActor:
     """A worker in a process of its own; its `control` methods answer while `process` works."""
 
-    def __init__(self, spec: JobSpec, worker: str) -> None:
+    def __init__(self, spec: JobSpec, worker: str, folder: str | None) -> None:
+        if folder:  # the driver's, which relative paths in environment variables start from
+            os.chdir(folder)
         module, _, name = worker.partition(":")
         self.worker: JobWorker = getattr(import_module(module), name)(spec)
 
@@ -92,6 +94,9 @@ def connected(address: str | None) -> Iterator[None]:
 
 def start_ray(**options: Any) -> None:
     """`ray.init` with quiet logs, tried again where a busy machine was too slow for the 30 s that Ray gives a node."""
+    if options.get("address") != "local":
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        return
     for attempt in range(_START_ATTEMPTS):
         try:
             # Ray puts the current folder before all others on its workers' module path, where a foreign `pipelines`
@@ -141,7 +146,8 @@ def start_workers(request: JobRequest) -> list[Any]:
         "max_task_retries": 0,
     }
     actor: Any = WorkerActor
-    return [actor.options(**options).remote(request.spec, request.worker) for _ in range(workers)]
+    folder = os.getcwd() if request.address is None else None
+    return [actor.options(**options).remote(request.spec, request.worker, folder) for _ in range(workers)]
 
 
 def restart(actor: Any) -> None:

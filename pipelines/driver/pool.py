@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from diffcolor.models import ModelIdentity
+from diffcolor.identity import ModelIdentity
 from pipelines.driver import cluster
 from pipelines.errors import JobError
 from pipelines.job import JobRequest

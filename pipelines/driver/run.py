@@ -10,7 +10,7 @@ from dataclasses import replace
 import ray
 from ray.exceptions import RayError
 
-from diffcolor.models import ModelIdentity
+from diffcolor.identity import ModelIdentity
 from manifests.locations import redacted
 from pipelines.driver import cluster
 from pipelines.driver.control import LOOK_SECONDS, RunControl

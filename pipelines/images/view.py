@@ -64,6 +64,16 @@ class View:
         small = np.clip(np.round(codes), 0, 255).astype(np.uint8)
         return View(replace(self.image, gray=small), tuple(regions))
 
+    def preview(self, side: int) -> "View":
+        """The seen part in 8 bit, at most `side` pixels long; made once."""
+        if side not in self._previews:
+            self._previews[side] = self.cropped().shrunk(side)
+        return self._previews[side]
+
+    @cached_property
+    def _previews(self) -> "dict[int, View]":
+        return {}
+
     @property
     def box(self) -> Box:
         """x, y, width, height of the viewed part."""

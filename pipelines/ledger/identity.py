@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 
 from diffcolor.config import Config, digest
-from diffcolor.models import ModelIdentity
+from diffcolor.identity import ModelIdentity
 from manifests.schema import ManifestRow
 from pipelines.job import OutputOptions
 

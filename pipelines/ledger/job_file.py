@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diffcolor.config import Config, digest
-from diffcolor.models import ModelIdentity
+from diffcolor.identity import ModelIdentity
 from manifests.locations import redacted
 from pipelines.images.rules import MAX_PIXELS
 from pipelines.job import JobRequest, OutputOptions

@@ -41,10 +41,10 @@ def record_key(place: Place, amendment: int = 0) -> str:
 
 
 def shard_key(plan: str, shard: int, generation: int) -> str:
-    """A closed shard\'s file."""
+    """A closed shard's file."""
     return f"{PLANS}/{plan}/shards/{shard:06d}.{generation}.parquet"
 
 
 def published_key(plan: str, shard: int) -> str:
-    """The copy of a closed shard\'s file that users read."""
+    """The copy of a closed shard's file that users read."""
     return f"results/{plan}-{shard:06d}.parquet"

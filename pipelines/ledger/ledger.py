@@ -15,6 +15,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.errors import JobError
 from pipelines.ledger.job_file import JobFile
 from pipelines.ledger.layout import (
     DAMAGED_KEY,
@@ -255,5 +256,14 @@ class Ledger:
         self.store.write(JOB_KEY, job.to_bytes())
 
     def read_job(self) -> JobFile:
-        """What was asked. Raises FileNotFoundError when this is not an output folder."""
-        return JobFile.from_bytes(self.store.read(JOB_KEY))
+        """What was asked.
+
+        Raises:
+            FileNotFoundError: not an output folder.
+            JobError: its job file is damaged.
+        """
+        content = self.store.read(JOB_KEY)
+        try:
+            return JobFile.from_bytes(content)
+        except ValueError as error:
+            raise JobError(f"{self.store.uri}/{JOB_KEY} is damaged ({error}); submit again to replace it") from error

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from diffcolor.models import ModelIdentity
+from diffcolor.identity import ModelIdentity
 from manifests.locations import redacted
 from manifests.read import numbered_rows, stamp
 from manifests.schema import ManifestRow

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from diffcolor.config import digest
-from diffcolor.models import ModelIdentity
+from diffcolor.identity import ModelIdentity
 from manifests.locations import redacted
 from manifests.schema import ManifestRow
 from pipelines.job import JobSpec

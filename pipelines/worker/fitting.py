@@ -14,6 +14,7 @@ from diffcolor.config import STAGES, FitConfig
 from diffcolor.errors import DiffColorError
 from diffcolor.lockstep import Progress
 from diffcolor.models import Models
+from pipelines.job import CHECKPOINT_SECONDS
 from pipelines.worker.failures import ImageTimeoutError
 from pipelines.worker.rows import FitRequest, Training
 
@@ -73,7 +74,7 @@ class Trainer:
     config: FitConfig
     checkpoints: CheckpointKeeper
     stop: StopRequest
-    checkpoint_seconds: float = 60.0
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     timeout_seconds: float | None = None
     report: Callable[[Progress], None] = lambda _: None
 

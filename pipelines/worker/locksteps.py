@@ -6,7 +6,6 @@ from itertools import groupby
 from pipelines.worker.rows import DecodedRow, FittedRow
 
 Row = DecodedRow | FittedRow
-Lockstep = Sequence[DecodedRow] | Sequence[FittedRow]
 
 
 class LockstepSizes:

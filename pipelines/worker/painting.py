@@ -4,7 +4,6 @@ import io
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 
 from diffcolor.colorize import Colored
 from diffcolor.errors import LumaMismatchError
+from diffcolor.identity import ModelIdentity
 from diffcolor.luminance import Reductions
 from diffcolor.measures import colorfulness, lightness_shift
-from diffcolor.models import ModelIdentity
 from pipelines.images import scratch
 from pipelines.images.formats.codecs import format_for, losses, write
 from pipelines.images.formats.pillow import fits_jpeg, jpeg
@@ -113,15 +112,9 @@ class PictureWriter:
             self.store.write_file(key, file)
             return Stored(key=key, sha256=digest, bytes=file.tell(), format=format_, reductions=reductions, note=note)
 
-    @cached_property
-    def _small_views(self) -> dict[int, View]:
-        """The view at the sizes of previews, by the longest side."""
-        cropped = self.view.cropped()
-        return {side: cropped.shrunk(side) for side in (PREVIEW_SIDE, CANDIDATE_SIDE)}
-
     def store_preview(self, name: str, chroma: NDArray[np.float32] | None, side: int = PREVIEW_SIDE) -> str:
         """Stores a JPEG of the upright view for the report; returns its key."""
-        view = self._small_views[side]
+        view = self.view.preview(side)
         form = self._picture_format(name, "jpeg", view, bare=True)
         if chroma is None:
             form = replace(form, xmp=None)
@@ -134,7 +127,7 @@ class PictureWriter:
         """Stores the best of one prompt's candidates (best first), and previews of all."""
         best = ladder[0]
         chroma = self.view.chroma(best.rgb)
-        small = self._small_views[PREVIEW_SIDE]
+        small = self.view.preview(PREVIEW_SIDE)
         shift = lightness_shift(np.concatenate(list(painted(small, chroma, Reductions()))), small.image.gray)
         stored = self.store_picture(number, prompt, chroma)
         access = self._store_access_copy(number, prompt, chroma) if self.options.access_copy else {}

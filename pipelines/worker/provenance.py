@@ -5,19 +5,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from diffcolor.config import Config
-from diffcolor.luminance import WEIGHTS
 from diffcolor.models import Models
 from pipelines.images.xmp import SOURCE_TYPE
 from pipelines.job import OutputOptions
 from pipelines.ledger.names import provenance_key
 from pipelines.ledger.results import Output, ResultRow
+from pipelines.statement import LUMA_FORMULA, STATEMENT
 from pipelines.store.store import Store
 from pipelines.version import SYSTEM, VERSION, commit, libraries
-
-STATEMENT = (
-    "The colours were made by a machine from a text. They are a guess, not evidence. The luminance is the scan's."
-)
-LUMA_FORMULA = "({}*R + {}*G + {}*B + 32768) >> 16".format(*WEIGHTS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,7 @@ def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> 
         view=view,
         input_sha256=input_sha256,
         gray_sha256=scratch.sha256_of_pixels(view.image.gray),
-        request=FitRequest(row_id=row.id, fit_key=key, scan=scan),
+        request=FitRequest(fit_key=key, scan=scan),
         warnings=tuple(warnings),
     )
 

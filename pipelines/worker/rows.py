@@ -14,7 +14,6 @@ from pipelines.ledger.task import Task
 class FitRequest:
     """What is trained: a scan, the key under which its fit is kept, and where an interrupted training goes on from."""
 
-    row_id: str
     fit_key: str
     scan: Scan
     checkpoint: Checkpoint | None = None

@@ -15,7 +15,6 @@ from diffcolor.lockstep import Progress
 from diffcolor.models import load_models
 from pipelines.errors import StoreError
 from pipelines.job import JobSpec
-from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import ResultRow
 from pipelines.ledger.task import Task
 from pipelines.progress import WorkerProgress
@@ -45,7 +44,6 @@ class Worker:
         self.store = Store(spec.output, patience=spec.patience, preconditions=spec.preconditions)
         self.log = EventLog(self.store.with_timeout(), spec.run, f"worker-{platform.node()}-{os.getpid()}")
         self.store.on_retry = self._on_store_retry
-        self.ledger = Ledger(self.store)
         self.checkpoints = Checkpoints(self.store, self.log)
         self.fits = FitStore(self.store, self.models, spec.config)
         self.outcomes = Outcomes(self.store, spec, self.models, self.log)
@@ -117,29 +115,30 @@ class Worker:
 
     def _finish(self, rows: Sequence[Row]) -> list[ResultRow]:
         """Fits and paints a lockstep; if that breaks down, each image gets a try of its own, or half of them do."""
-        started, tasks = time.monotonic(), [_task(row) for row in rows]
+        started = time.monotonic()
+        fitted = [row for row in rows if isinstance(row, FittedRow)]
+        failures: dict[str, Exception] = {}
         try:
-            fitted, failures = self._fit(rows)
+            self._fit([row for row in rows if isinstance(row, DecodedRow)], fitted, failures)
             ladders = self._paint(fitted) if fitted else []
         except (StoreError, Stopped):
             raise
         except Exception as error:  # the one place where an image's failure becomes that image's result
             leave_if_the_gpu_is_lost(error)
             if len(rows) == 1:
-                return [self.outcomes.failure(tasks[0], error)]
+                return [self.outcomes.failure(_task(rows[0]), error)]
             smaller = len(rows) // 2 if is_out_of_memory(error) else 1
             self.log("lockstep_broke", ids=_ids(rows), error=f"{type(error).__name__}: {error}", next_k=smaller)
         else:
-            share = (time.monotonic() - started) / len(rows)
-            painted = [
-                PaintedRow(fitted=row, ladders=ladder, seconds=share)
-                for row, ladder in zip(fitted, ladders, strict=True)
-            ]
-            return [self.outcomes.failure(task, error) for task, error in failures] + [
-                self._write(row) for row in painted
-            ]
-        # Out of the handler: the exception's frames would hold on to all that was on the GPU.
-        return self._finish_in_parts(rows, smaller)
+            smaller, share = 0, (time.monotonic() - started) / len(rows)
+        results = [self.outcomes.failure(_task(row), failures[row.id]) for row in rows if row.id in failures]
+        if not smaller:
+            for row, ladder in zip(fitted, ladders, strict=True):
+                results.append(self._write(PaintedRow(fitted=row, ladders=ladder, seconds=share)))
+            return results
+        # Out of the handler: the exception's frames would hold on to all that was on the GPU. Fits are not lost.
+        done = failures.keys() | {row.id for row in fitted}
+        return results + self._finish_in_parts([*fitted, *(row for row in rows if row.id not in done)], smaller)
 
     def _write(self, row: PaintedRow) -> ResultRow:
         self._set_progress("write", [row.fitted.id])
@@ -155,30 +154,26 @@ class Worker:
         parts = locksteps(rows, self.sizes) if k > 1 else [[row] for row in rows]
         return [outcome for part in parts for outcome in self._finish(part)]
 
-    def _fit(self, rows: Sequence[Row]) -> tuple[list[FittedRow], list[tuple[Task, Exception]]]:
-        """Trains those of a lockstep that need it and stores their fits; then the rows, and the tasks that failed."""
-        fitted = [row for row in rows if isinstance(row, FittedRow)]
-        pending = [row for row in rows if isinstance(row, DecodedRow)]
-        if not pending:
-            return fitted, []
-        if checkpoint := pending[0].request.checkpoint:
-            self.log("resumed", ids=_ids(pending), at=f"{checkpoint.stage}/{checkpoint.step}")
-        failures: list[tuple[Task, Exception]] = []
-        for row, outcome in zip(pending, self._trainer(pending).train([row.request for row in pending]), strict=True):
+    def _fit(self, rows: Sequence[DecodedRow], fitted: list[FittedRow], failures: dict[str, Exception]) -> None:
+        """Trains rows and stores their fits; adds them to `fitted`, or their errors to `failures` by id."""
+        if not rows:
+            return
+        if checkpoint := rows[0].request.checkpoint:
+            self.log("resumed", ids=_ids(rows), at=f"{checkpoint.stage}/{checkpoint.step}")
+        for row, outcome in zip(rows, self._trainer(rows).train([row.request for row in rows]), strict=True):
             if not isinstance(outcome, Trained):
-                failures.append((row.task, outcome))
+                failures[row.id] = outcome
                 continue
             try:
                 fit = self.fits.store_fit(row, outcome.fitted, self.outcomes.writer(row))
             except StoreError:
                 raise
             except Exception as error:  # this image's alone: the others' training is not lost with it
-                failures.append((row.task, error))
+                failures[row.id] = error
             else:
                 fitted.append(FittedRow(decoded=row, fit=fit, training=outcome.training))
-        if not any(isinstance(error, ImageTimeoutError) for _, error in failures):
-            self.checkpoints.drop([row.request.fit_key for row in pending])
-        return fitted, failures
+        if not any(isinstance(error, ImageTimeoutError) for error in failures.values()):
+            self.checkpoints.drop([row.request.fit_key for row in rows])
 
     def _trainer(self, rows: Sequence[DecodedRow]) -> Trainer:
         ids = _ids(rows)

@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from diffcolor.luminance import Reductions, chroma_planes, luma, recombine, replace_luma, soft_luma
+from pipelines.statement import LUMA_FORMULA
 
 
 def mismatches(gray, rgb) -> int:
@@ -129,3 +130,9 @@ def test_chroma_planes_and_recombine_agree_on_an_image():
     gray = (soft_luma(rgb[None])[0, 0].numpy() * 255).round().astype(np.uint8)
     again = recombine(gray, chroma_planes(rgb.permute(1, 2, 0).numpy()))
     assert np.abs(again / 255 - rgb.permute(1, 2, 0).numpy()).max() < 2.5 / 255
+
+
+def test_the_formula_that_records_state_is_the_one_that_is_computed():
+    rgb = np.random.default_rng(0).integers(0, 65536, (1000, 3)).astype(np.uint16)
+    channels = dict(zip("RGB", rgb.astype(np.int64).T, strict=True))
+    assert np.array_equal(eval(LUMA_FORMULA, {"__builtins__": {}}, channels), luma(rgb))

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import save
 
 from diffcolor.config import PRESETS
-from diffcolor.models import ModelIdentity
+from diffcolor.identity import ModelIdentity
 from pipelines.job import JobRequest, JobSpec
 from pipelines.ledger.identity import sha256
 from pipelines.ledger.ledger import Ledger

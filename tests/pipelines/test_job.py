@@ -95,3 +95,11 @@ def test_a_limit_of_failures_is_a_number_or_a_share():
     assert failure_limit(None, 50) == float("inf")
     assert failure_limit("20", 50) == 20
     assert failure_limit("5%", 50) == 2.5
+
+
+def test_links_in_a_path_are_kept(tmp_path, monkeypatch):
+    """Relative image paths start from the manifest's folder as it was named, not from where a link leads."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path)
+    assert JobRequest(manifest="link/m.parquet", spec=SPEC).located().manifest == str(tmp_path / "link" / "m.parquet")

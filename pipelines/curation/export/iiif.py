@@ -9,9 +9,9 @@ from urllib.parse import quote
 from PIL import Image
 
 from pipelines.curation.export.exported import Exported
+from pipelines.statement import STATEMENT
 from pipelines.store.store import Store
 from pipelines.version import SYSTEM, VERSION
-from pipelines.worker.provenance import STATEMENT
 
 
 def shown(key: str) -> tuple[str, str]:

@@ -17,9 +17,9 @@ from typing import Any
 
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import OK, Output, ResultRow
+from pipelines.statement import LUMA_FORMULA, STATEMENT
 from pipelines.store.store import Store
 from pipelines.version import SYSTEM, VERSION
-from pipelines.worker.provenance import LUMA_FORMULA, STATEMENT
 
 FOLDER = "report"
 CHUNK_ROWS = 500

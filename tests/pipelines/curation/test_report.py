@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from diffcolor.config import PRESETS
-from diffcolor.models import ModelIdentity
+from diffcolor.identity import ModelIdentity
 from manifests.errors import ManifestError
 from pipelines.curation.report.report import refresh_report, write_report
 from pipelines.curation.review import Decision, apply, decisions, read_decisions

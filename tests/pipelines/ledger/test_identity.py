@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from diffcolor.config import PRESETS, digest
-from diffcolor.models import ModelIdentity
+from diffcolor.identity import ModelIdentity
 from manifests.schema import ManifestRow
 from pipelines.job import OutputOptions
 from pipelines.ledger.identity import fit_key, row_digest, settings_digest

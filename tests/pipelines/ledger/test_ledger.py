@@ -7,7 +7,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from diffcolor.models import ModelIdentity
+from diffcolor.identity import ModelIdentity
 from pipelines.errors import JobError
 from pipelines.ledger.layout import PlanFacts
 from pipelines.ledger.ledger import Ledger

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
-from diffcolor.models import ModelIdentity
+from diffcolor.identity import ModelIdentity
 from pipelines.ledger.job_file import JobFile
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import FAILED, OK, SKIPPED, ResultRow

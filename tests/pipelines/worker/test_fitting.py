@@ -33,10 +33,7 @@ def trainer(models, kept, **changes) -> Trainer:
 
 def requests(count: int = 2, kept: Kept | None = None) -> list[FitRequest]:
     states = kept.states if kept else {}
-    return [
-        FitRequest(row_id=f"r{k}", fit_key=f"key{k}", scan=scan(k), checkpoint=states.get(f"key{k}"))
-        for k in range(count)
-    ]
+    return [FitRequest(fit_key=f"key{k}", scan=scan(k), checkpoint=states.get(f"key{k}")) for k in range(count)]
 
 
 def test_each_row_gets_a_fit_its_steps_and_its_curves(models):
@@ -88,7 +85,7 @@ def test_too_much_time_is_the_outcome_of_every_row(models):
 
 
 def test_a_loss_that_is_not_finite_is_its_rows_outcome_alone(models):
-    broken = FitRequest(row_id="x", fit_key="x", scan=scan(0, gray=torch.full((1, 32, 32), torch.nan)))
+    broken = FitRequest(fit_key="x", scan=scan(0, gray=torch.full((1, 32, 32), torch.nan)))
     bad, good = trainer(models, Kept()).train([broken, requests()[1]])
     assert isinstance(bad, NonFiniteLossError)
     assert isinstance(good, Trained)

@@ -15,6 +15,7 @@ from pipelines.ledger.results import ResultRow
 from pipelines.ledger.task import Place, Task
 from pipelines.store.store import Store
 from pipelines.worker import fits, fitting
+from pipelines.worker import worker as worker_module
 from pipelines.worker.worker import Worker
 from tests.conftest import write_manifest, write_picture
 from tests.scans import BAD, GRAY, SKIPPED, encoded
@@ -63,7 +64,7 @@ def test_bad_images_are_their_own_results_and_their_neighbour_is_finished(worker
     given = tasks(tmp_path, [*(row(kind) for kind in BAD), row("good")])
     results = {result.id: result for result in worker.process(given)}
     assert results["good"].status == "ok"
-    records = worker.ledger.records(given[0].place.plan, 0, 0).values()
+    records = worker.outcomes.ledger.records(given[0].place.plan, 0, 0).values()
     for kind in BAD:
         bad = results[kind]
         assert (bad.error_kind, bad.status) == (kind, "skipped" if kind in SKIPPED else "failed")
@@ -154,6 +155,22 @@ def test_out_of_memory_halves_the_lockstep_and_the_worker_remembers(spec, tmp_pa
     again = tasks(tmp_path, [row(name, seed=9) for name in "abcd"])
     assert {one.status for one in worker.process(again)} == {"ok"}
     assert sizes == [4, 2, 2, 2, 2]
+
+
+def test_out_of_memory_while_sampling_trains_nothing_again(spec, tmp_path, monkeypatch):
+    sizes, real = [], worker_module.recolor
+
+    def small_gpu(models, requests, config):
+        sizes.append(len(requests))
+        if len(requests) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(models, requests, config)
+
+    monkeypatch.setattr(worker_module, "recolor", small_gpu)
+    worker = Worker(replace(spec, images_per_step=4))
+    results = worker.process(four(tmp_path))
+    assert {(result.status, result.trained_steps) for result in results} == {("ok", 9)}
+    assert sizes == [4, 2, 2]
 
 
 def test_out_of_memory_alone_is_the_rows_result(worker, tmp_path, monkeypatch):
