@@ -1,6 +1,7 @@
 """Shared fixtures: tiny models, gray pictures, one local Ray."""
 
 import os
+from pathlib import Path
 
 # Before torch: its threads would fight with Ray's workers for a small machine's cores.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from xdist.scheduler import LoadScopeScheduling
 
 from diffcolor.config import Config, FitConfig, SampleConfig
 from tests import tiny_models
@@ -23,16 +25,39 @@ TINY = Config(
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
+# Files for pytest-xdist, the slowest first; those of one word share a process, and in it one Ray or one S3 server.
+_SCHEDULE = {
+    "test_kills": "kills",
+    "test_s3": "s3",
+    "test_driver": "ray",
+    "test_run": "ray",
+    "test_old_output": "ray",
+    "test_report": "ray",
+    "test_export": "ray",
+    "test_formats": "formats",
+    "test_ray_job": "cluster",
+    "test_wheel": "wheel",
+    "test_training": "training",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For pytest-xdist: tests that share a Ray or a server go to one process, and so do a file's tests that start
-    drivers of their own. Those mostly wait, which is why there are more processes than cores."""
-    for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if item.path.name == "test_s3.py" or fixtures & {"processes", "cluster"}:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        elif fixtures & {"local_ray", "seaweed"}:
-            item.add_marker(pytest.mark.xdist_group("ray"))
+    """Slow files first, so that none of them is left alone at the end."""
+    order = {name: number for number, name in enumerate(_SCHEDULE)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+class _Scheduler(LoadScopeScheduling):
+    """Hands out whole files (whose tests share fixtures), and files of one Ray or server together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return _SCHEDULE.get(Path(path).stem, path)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> _Scheduler:
+    config.option.loadscopereorder = False  # which would put the files with the most tests first
+    return _Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
