@@ -6,7 +6,7 @@ from pathlib import Path
 # Before torch: its threads would fight with Ray's workers for a small machine's cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 # Ray's workers are "nice" to the rest of a machine (15), which starves them where something else keeps it busy.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray spells it so)
 
 import numpy as np
 import pyarrow as pa
