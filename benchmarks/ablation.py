@@ -1,6 +1,6 @@
 """What each part of the method buys, on pictures that the embedded model never saw: the figures of docs/results.md.
 
-python -m benchmarks.ablation --photographs P.parquet --stamps FOLDER --runs FOLDER [--only NAME ...]
+python -m benchmarks.ablation --pack PACK.parquet --stamps FOLDER --runs FOLDER [--only NAME ...]
 
 Everything is kept in --runs, by the weights' digests and by what a variant is: an interrupted run goes on where it was,
 and a variant that has changed since is run again.
@@ -27,7 +27,7 @@ from benchmarks.validation import Case, photographs, scenes
 from benchmarks.variants import PARTS, Variant, replaced, variants
 from diffcolor import upsample
 from diffcolor.colorize import fit, paint
-from diffcolor.config import ANTI_COLOR_PROMPTS, METHOD_VERSION, digest
+from diffcolor.config import ANTI_COLOR_PROMPTS, METHOD_VERSION, SampleConfig, digest
 from diffcolor.errors import NonFiniteLossError
 from diffcolor.geometry import working_gray, working_size
 from diffcolor.lora import LoRA, init_lora, stack
@@ -56,16 +56,13 @@ class Trained:
 class Bench:
     """The models, the cases, and everything that was computed so far."""
 
-    def __init__(self, models: Models, cases: Sequence[Case], runs: Path) -> None:
+    def __init__(self, models: Models, cases: Sequence[Case], runs: Path, part: str) -> None:
         self.models, self.base, self.judge, self.cases = models, models.base, models.judge, list(cases)
-        self.runs = runs / f"{self.base.digest[:12]}-{self.judge.digest[:12]}-{self.base.device.type}"
+        names = (self.base.digest[:12], self.judge.digest[:12], models.coarse.digest[:12], self.base.device.type, part)
+        self.runs = runs / "-".join(names)
         (self.runs / "pictures" / "truth").mkdir(parents=True, exist_ok=True)
         for case in cases:
             Image.fromarray(case.truth).save(self.runs / "pictures" / "truth" / f"{case.id}.png")
-        pq.write_table(
-            pa.table({"id": [case.id for case in cases], "seen": [case.seen for case in cases]}),
-            self.runs / "cases.parquet",
-        )
 
     def scan(self, case: Case, seed: str = "id") -> Scan:
         """What the model sees of a case."""
@@ -116,10 +113,13 @@ class Bench:
 
     def paint(self, cases: Sequence[Case], variant: Variant) -> tuple[Tensor, list[float]]:
         """(N, 3, H, W), and seconds of training per picture."""
-        batch = ScanBatch.of(self.base, [self.scan(case, variant.seed) for case in cases])
+        scans, prompts = [self.scan(case, variant.seed) for case in cases], [prompt_of(case, variant) for case in cases]
+        batch = ScanBatch.of(self.models, scans, variant.sample, prompts)
         if variant.prompt == "gray":
             return batch.gray.expand(-1, 3, -1, -1), [0.0] * len(cases)
-        embeds = embed_prompts(self.base, [prompt_of(case, variant) for case in cases])
+        if variant.alone:
+            return self.models.coarse.colorize(batch.gray, prompts), [0.0] * len(cases)
+        embeds = embed_prompts(self.base, prompts)
         if variant.fit is None:
             lora = stack([init_lora(self.base.unet, 1, [torch.Generator().manual_seed(0)]) for _ in cases])
             seconds = [0.0] * len(cases)
@@ -179,7 +179,7 @@ class Bench:
     def margins(self, cases: Sequence[Case], variant: Variant, pictures: Tensor) -> list[float]:
         """What the judge thinks of the pictures and their prompts."""
         positive = self.judge.text_features([prompt_of(case, variant) for case in cases])
-        batch = ScanBatch.of(self.base, [self.scan(case) for case in cases])
+        batch = ScanBatch.of(self.models, [self.scan(case) for case in cases], SampleConfig())
         negatives = batch.anti_color_features(self.judge)
         return clip_margins(self.judge.image_features(pictures.to(self.judge.device)), positive, negatives).tolist()
 
@@ -190,18 +190,21 @@ def _with_axis(lora: LoRA) -> LoRA:
 
 
 def prompt_of(case: Case, variant: Variant) -> str:
-    """The target prompt; a photograph has no other hue to be asked for."""
-    return getattr(case, {"gray": "caption"}.get(variant.prompt, variant.prompt)) or case.hinted
+    """The target prompt; where a photograph has no other hue to be asked for, its caption, and no title, nothing."""
+    if variant.prompt in ("empty", "caption", "gray"):
+        return "" if variant.prompt == "empty" else case.caption
+    return getattr(case, variant.prompt) or case.hinted
 
 
 def part_of(cases: Sequence[Case], part: str) -> list[Case]:
     """The cases of a part: photographs from all over the archive, the first scenes, whose hues take turns."""
-    photos, composed = [case for case in cases if case.mask is None], [case for case in cases if case.mask is not None]
+    photos, composed = [case for case in cases if not case.is_scene], [case for case in cases if case.is_scene]
     if part in PARTS:
         few, scenes_ = PARTS[part]
         spread_out = np.linspace(0, len(photos) - 1, min(few, len(photos))).round().astype(int)
         return [photos[i] for i in spread_out] + composed[:scenes_]
-    return {"photographs": photos, "scenes": composed, "all": photos + composed}[part]
+    boxed = [case for case in photos if case.mask is not None]
+    return {"photographs": photos, "scenes": composed, "boxed": boxed, "all": photos + composed}[part]
 
 
 def native(case: Case, picture: Tensor) -> NDArray[np.uint8]:
@@ -223,8 +226,9 @@ def figures(case: Case, rgb: NDArray[np.uint8], variant: Variant, known: Path | 
         found |= hint_agreement(rgb, case.mask, color)
         found["bleed_truth"] = hint_agreement(case.truth, case.mask, color)["bleed"]
         if known:
-            before = rgb2lab(np.asarray(Image.open(known)))
-            found["ground_change"] = np.hypot(*np.moveaxis((rgb2lab(rgb) - before)[~case.mask][:, 1:], -1, 0)).mean()
+            change = np.hypot(*np.moveaxis((rgb2lab(rgb) - rgb2lab(np.asarray(Image.open(known))))[..., 1:], -1, 0))
+            found["ground_change"], found["rest_change"] = change[~case.mask].mean(), np.median(change[~case.mask])
+            found["thing_change"] = np.median(change[case.mask])
     return found
 
 
@@ -240,7 +244,7 @@ def summary(rows: list[dict]) -> str:
             mean = {
                 name: np.mean([row[name] for row in some])
                 for name in ("ab_ratio", "colorfulness", "colorfulness_truth", "hint_taken", "bleed", "seconds")
-                if name in some[0]
+                if all(name in row for row in some)
             }
             texts.append(
                 f"{part} {len(some)}: pooled ratio {ratio:.3f} " + " ".join(f"{k} {v:.2f}" for k, v in mean.items())
@@ -251,7 +255,8 @@ def summary(rows: list[dict]) -> str:
 def main() -> None:
     """Runs the variants that are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photographs", type=Path, required=True)
+    parser.add_argument("--pack", type=Path, required=True, help="of `training.shoots.pack`")
+    parser.add_argument("--part", choices=("validation", "test"), default="validation", help="test: for claims alone")
     parser.add_argument("--stamps", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--base-model", default="mini")
@@ -260,7 +265,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     models = load_models(arguments.base_model, arguments.judge, arguments.device)
-    bench = Bench(models, photographs(arguments.photographs) + scenes(arguments.stamps), arguments.runs)
+    bench = Bench(
+        models, photographs(arguments.pack, arguments.part) + scenes(arguments.stamps), arguments.runs, arguments.part
+    )
     known = variants(arguments.base_model)
     bench.forget_stale(known)
     for variant in known:

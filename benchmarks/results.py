@@ -102,13 +102,10 @@ def bootstrap(rows: list[dict], figure: Figure, before: list[dict] | None = None
     return value(np.arange(len(rows))), float(low), float(high)
 
 
-def table(
-    runs: Path, names: dict[str, str], part: str, reference: str | None = None, only: set[str] | None = None
-) -> str:
+def table(runs: Path, names: dict[str, str], part: str, reference: str | None = None) -> str:
     """Figures of variants (file name to what is printed) in Markdown.
 
     With a reference, the change against it on the cases of both, and before other cases its own figures on these.
-    `only` these ids.
     """
     columns = (PHOTOGRAPHS if part == "photograph" else SCENES) | (TRAINING if names is PRESETS else {})
     lines = [f"| | n | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
@@ -122,7 +119,7 @@ def table(
 
     known, shown = read(runs, reference, part) if reference else {}, set()
     for name, label in names.items():
-        found = {one: row for one, row in read(runs, name, part).items() if only is None or one in only}
+        found = read(runs, name, part)
         if not found or name == reference:
             continue
         if not known:
@@ -329,12 +326,6 @@ def recolored(runs: Path) -> str:
     return "\n".join(lines)
 
 
-UNSEEN = {
-    "base-consistent-aligned": "base model",
-    "picked": "stages 1 + 2, as shipped",
-    "base-hinted": "base model, hinted",
-    "picked-hinted": "stages 1 + 2, hinted, as shipped",
-}
 RANKED = {"photograph": "stages-1-2", "scene": "stages-1-2-hinted"}
 SHOWN = ("gray", "base-consistent-aligned", "stages-1-2", "stages-1-2-hinted", "truth")
 TILE = (150, 112)  # width, height
@@ -346,7 +337,7 @@ SERIES = {
 
 def run_for() -> set[str]:
     """The variants that the document needs."""
-    shown = {name for _, names, _ in TABLES.values() for name in names} | set(UNSEEN) | set(RECOLORED) | set(SERIES)
+    shown = {name for _, names, _ in TABLES.values() for name in names} | set(RECOLORED) | set(SERIES)
     return (shown - set(PICKED)).union(*PICKED.values())
 
 
@@ -357,12 +348,6 @@ def main(runs: Path, document: Path) -> None:
         text = fill(text, name, table(runs, names, part, reference))
     for part in ("photograph", "scene"):
         text = fill(text, f"picks, {part}s", picks(runs, part))
-    cases = pq.read_table(runs / "cases.parquet").to_pylist()
-    text = fill(
-        text,
-        "unseen photographs",
-        table(runs, UNSEEN, "photograph", only={one["id"] for one in cases if not one["seen"]}),
-    )
     text = fill(text, "recoloured", recolored(runs))
     text = fill(text, "series", series(runs, SERIES))
     document.write_text(text, encoding="utf-8")

@@ -1,8 +1,8 @@
-"""The validation split: photographs of titles, and scenes of objects, that the embedded model's training never saw."""
+"""Cases: photographs of shoots, and scenes of objects, that the embedded models' training never saw."""
 
+import csv
 import hashlib
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 from skimage.color import rgb2lab
 
 from pipelines.curation.evaluate.figures import hint_agreement, hue_difference, hue_of
-from training.captions import measured_phrases, tones
 from training.colors import PAINTS, paint
-from training.photographs import load_photographs
-from training.scenes import compose_background, paste, with_article
+from training.scenes import compose_background, paste, shaded, with_article
+from training.shoots import PHOTOGRAPHS, Captioned, read_pack
 from training.stamps import load_stamps, split_stamps
 
 HUES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "teal")
 SCENE = (160, 192)  # height, width
-SAME_TITLE = 0.6  # Jaccard index: one shoot was archived under several spellings of a title
+BOXES = Path(__file__).with_name("boxes.csv")
 FAR = 60.0  # degrees, between the hue that a scene has and the other one that it is asked for
 
 
@@ -29,12 +28,11 @@ class Case:
     Attributes:
         truth: (H, W, 3) uint8; its luma is the scan.
         caption: the context prompt, without the colours that are asked for.
-        hinted: the caption with colours: measured on a photograph, the object's hue in a scene.
-        group: the title of a photograph, the noun of a scene's object.
-        hint_color: of a scene's object, as #rrggbb.
+        hinted: the caption with colours: written by looking at the photograph; the object's hue in a scene.
+        group: the shoot of a photograph, the noun of a scene's object.
+        hint_color: of a scene's object, or the true colour of a photograph's boxed thing, as #rrggbb.
         mask: (H, W) bool, its pixels.
-        other, other_color: the same scene asked for in another hue, for recolouring.
-        seen: a title of the training is nearly this photograph's: it may be of the same shoot.
+        other, other_color: the same asked for in another hue, for recolouring.
     """
 
     id: str
@@ -46,7 +44,10 @@ class Case:
     mask: NDArray[np.bool_] | None = None
     other: str | None = None
     other_color: str | None = None
-    seen: bool = False
+
+    @property
+    def is_scene(self) -> bool:
+        return self.id.startswith("scene")
 
     @property
     def digest(self) -> str:
@@ -57,30 +58,53 @@ class Case:
         ).hexdigest()
 
 
-def photographs(path: Path) -> list[Case]:
-    """The held-out photographs, in their archived colours, with the archive's titles."""
-    cases, (training, held_out) = [], load_photographs(path, corrected=False)
-    for number, one in enumerate(held_out):
-        generator = np.random.default_rng(number)
-        picture = one.pixels.astype(np.float32) / 255
-        phrases = measured_phrases(picture, generator) or [tones(picture, generator)]
-        cases.append(
-            Case(
-                id=f"photograph-{number:03d}",
-                truth=one.pixels,
-                caption=one.title,
-                hinted=", ".join([one.title, *phrases[:3]]),
-                group=one.title,
-                seen=max(_shared_words(one.title, other.title) for other in training) >= SAME_TITLE,
-            )
-        )
-    return cases
+def photographs(pack: Path, part: str) -> list[Case]:
+    """A part's photographs (whole scenes, in their archived colours) with the archive's titles.
+
+    In some of the validation and test parts, one thing of a colour that the caption names is boxed (BOXES; drawn by eye, before any
+    model saw the pictures).
+    """
+    with BOXES.open(encoding="utf-8", newline="") as stream:
+        boxes = {row["id"]: row for row in csv.DictReader(stream)}
+    pictures = read_pack(pack, part)
+    return [_photograph(one, boxes.get(one.id)) for name in PHOTOGRAPHS for one in pictures[name]]
 
 
-def _shared_words(one: str, other: str) -> float:
-    """Jaccard index of two titles' words of three letters or more."""
-    first, second = (set(re.findall(r"[a-z]{3,}", title.lower())) for title in (one, other))
-    return len(first & second) / max(len(first | second), 1)
+def _photograph(one: Captioned, box: dict[str, str] | None) -> Case:
+    case = Case(id=f"photograph-{one.id}", truth=one.pixels, caption=one.title, hinted=one.caption, group=one.shoot)
+    if box is None:
+        return case
+    x, y, width, height = (int(box[side]) for side in ("x", "y", "width", "height"))
+    mask = np.zeros(one.pixels.shape[:2], bool)
+    mask[y : y + height, x : x + width] = True
+    true = np.median(one.pixels[mask], axis=0)
+    return replace(
+        case,
+        mask=mask,
+        hint_color="#" + "".join(f"{round(value):02x}" for value in true),
+        other=one.caption.replace(box["word"], box["other"], 1),
+        other_color=_hex(box["other"]),
+    )
+
+
+def on_sheet(case: Case) -> Case:
+    """A photograph on a gray mount, with a border on every side, some with lines of writing below; `mask` is the
+    photograph."""
+    generator = np.random.default_rng([11, int(hashlib.sha256(case.id.encode()).hexdigest()[:8], 16)])
+    height, width = case.truth.shape[:2]
+    top, bottom = (int(height * generator.uniform(0.08, 0.35)) for _ in range(2))
+    left, right = (int(width * generator.uniform(0.08, 0.3)) for _ in range(2))
+    sheet = shaded((height + top + bottom, width + left + right), generator, contrast=0.08)
+    sheet = (sheet - sheet.mean() + generator.choice([0.06, 0.45, 0.75, 0.9])).clip(0, 1)
+    pixels = np.round(sheet * 255).astype(np.uint8)
+    if generator.random() < 0.5:
+        ink = 20 if sheet.mean() > 0.4 else 235
+        for x in range(left, left + width - 4, 5):
+            pixels[top + height + 3 : top + height + 5, x : x + int(generator.integers(1, 5))] = ink
+    pixels[top : top + height, left : left + width] = case.truth
+    mask = np.zeros(pixels.shape[:2], bool)
+    mask[top : top + height, left : left + width] = True
+    return replace(case, id=f"sheet-{case.id}", truth=pixels, mask=mask, other=None, other_color=None, hint_color=None)
 
 
 def scenes(folder: Path, count: int = 60) -> list[Case]:

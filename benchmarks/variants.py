@@ -30,7 +30,9 @@ class Variant:
     Attributes:
         fit: None samples the base model as it is; else the training, of which `after` is the stage that is looked at.
         sample: how pictures are sampled.
-        prompt: "caption", "hinted", "other" (another hue), "gray" (nothing is sampled).
+        prompt: "caption" (a photograph's title), "hinted" (with colours), "other" (another hue), "empty", or "gray"
+            (nothing is sampled).
+        alone: the coarse colorizer's picture, nothing is sampled.
         eta: of the embedding, after stage 2.
         k: images in lockstep.
         against: the variant from whose pictures the grounds' colours are not to depart: what recolouring spares.
@@ -44,6 +46,7 @@ class Variant:
     after: str = "in_context"
     sample: SampleConfig
     prompt: str = "caption"
+    alone: bool = False
     eta: float = 1.0
     k: int = 4
     seed: str = "id"

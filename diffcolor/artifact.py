@@ -7,10 +7,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from diffcolor.base_model import BaseModel
 from diffcolor.colorize import Fitted
 from diffcolor.errors import ArtifactError
 from diffcolor.lora import from_diffusers, to_diffusers
+from diffcolor.models import Models
 from diffcolor.scan import Scan
 
 FORMAT_VERSION = "1"
@@ -25,6 +25,7 @@ class ArtifactRecord:
         gray_sha256: of the decoded gray array that was fitted.
         primary_image: key of stage 1's picture, which holds the exact gray scan as its luma.
         primary_preview: key of its preview.
+        coarse_digest: of the coarse colorizer; "" in artifacts of version 0.1.0, which had none.
     """
 
     base_model: str
@@ -39,6 +40,7 @@ class ArtifactRecord:
     gray_sha256: str
     primary_image: str
     primary_preview: str | None = None
+    coarse_digest: str = ""
 
 
 def to_bytes(fitted: Fitted, record: ArtifactRecord) -> bytes:
@@ -68,20 +70,25 @@ def read_record(content: bytes) -> ArtifactRecord:
     return record
 
 
-def from_bytes(content: bytes, gray: torch.Tensor, base: BaseModel) -> Fitted:
-    """Reads an artifact for sampling on `base`. Nothing is unpickled.
+def from_bytes(content: bytes, gray: torch.Tensor, models: Models) -> Fitted:
+    """Reads an artifact for sampling on `models`. Nothing is unpickled.
 
     Args:
         gray: (1, H, W) in [0, 1]: the scan at the recorded working size.
 
     Raises:
-        ArtifactError: damaged, or fitted on another base model.
+        ArtifactError: damaged, or fitted on other models.
     """
-    record = read_record(content)
-    if record.base_model_digest != base.digest:
+    record, ours = read_record(content), models.identity
+    if record.base_model_digest != ours.base_model_digest:
         raise ArtifactError(
             f"it was fitted on {record.base_model} ({record.base_model_digest[:12]}), "
-            f"not on {base.name} ({base.digest[:12]})"
+            f"not on {ours.base_model} ({ours.base_model_digest[:12]})"
+        )
+    if record.coarse_digest not in ("", ours.coarse_digest):
+        raise ArtifactError(
+            f"it was fitted with another coarse colorizer ({record.coarse_digest[:12]}, not "
+            f"{ours.coarse_digest[:12]}): use the version of this program that made it"
         )
     if gray.shape[-2:] != (record.height, record.width):
         raise ArtifactError(
@@ -100,7 +107,7 @@ def from_bytes(content: bytes, gray: torch.Tensor, base: BaseModel) -> Fitted:
     )
     return Fitted(
         scan=scan,
-        lora=from_diffusers(tensors).to(base.device),
-        optimized_embeds=optimized_embeds.to(base.device),
+        lora=from_diffusers(tensors).to(models.device),
+        optimized_embeds=optimized_embeds.to(models.device),
         primary=None,
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diffcolor.config import MINI
 from diffcolor.errors import BaseModelError
+from diffcolor.words import EVERY_WORD, Vocabulary, embedded_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class BaseModel:
         scheduler: DDIMScheduler made from the folder's own scheduler config.
         digest: sha256 (hex) over every weight file's path and sha256.
         precision: dtype of the U-Net's matrix products; trained parameters stay float32.
+        vocabulary: the words that it reads.
     """
 
     unet: Any
@@ -34,6 +36,7 @@ class BaseModel:
     digest: str
     device: torch.device
     precision: torch.dtype
+    vocabulary: Vocabulary = EVERY_WORD
 
     @property
     def latent_factor(self) -> int:
@@ -131,5 +134,6 @@ def load_base_model(
         name=name,
         digest=weights_digest(folder)[0],
         device=device,
+        vocabulary=embedded_vocabulary() if name == MINI else EVERY_WORD,
         precision=precision or (torch.bfloat16 if device.type == "cuda" else torch.float32),
     )

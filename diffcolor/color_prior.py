@@ -4,13 +4,14 @@ from collections.abc import Generator
 
 import torch
 
+from diffcolor.base_model import BaseModel
 from diffcolor.config import FitConfig
 from diffcolor.diffusion import add_noise, decode, denoise, predict_original, training_target
+from diffcolor.judge import Judge
 from diffcolor.lockstep import Lockstep, Progress
 from diffcolor.lora import attached_lora
 from diffcolor.losses import contrastive_loss, denoising_loss
 from diffcolor.luminance import replace_luma
-from diffcolor.models import Models
 from diffcolor.prompts import embed_prompts
 from diffcolor.scan import ScanBatch
 from diffcolor.training_state import TrainingState
@@ -19,7 +20,7 @@ STAGE = "color_prior"
 
 
 def find_color_prior(
-    models: Models, batch: ScanBatch, state: TrainingState, config: FitConfig
+    base: BaseModel, judge: Judge, batch: ScanBatch, state: TrainingState, config: FitConfig
 ) -> Generator[Progress, None, TrainingState]:
     """Trains the adapters on `L = lambda * L_con + L_dif`, so that the base paints each scan in the colours of its
     context prompt.
@@ -29,7 +30,7 @@ def find_color_prior(
     """
     if state.is_past(STAGE):
         return state
-    base, judge, latents = models.base, models.judge, batch.latents
+    latents = batch.latents
     context_embeds = embed_prompts(base, batch.context_prompts)
     positive, negatives = judge.text_features(batch.context_prompts), batch.anti_color_features(judge)
     alpha_bar = base.alphas_cumprod.to(base.device)

@@ -7,6 +7,8 @@ result it would have alone. Where we depart from the paper:
 - The scan's luminance is put back into every predicted original, before CLIP (the judge) sees it and while sampling
   (docs/decisions/0002 and 0003); alignment then warps chroma alone instead of repainting.
 - Stage 1's contrastive loss is weighted with alpha_bar, and timesteps follow a low-discrepancy sequence.
+- Sampling may start from the colours of the coarse colorizer instead of from gray (docs/decisions/0013); without a
+  base model, they are the picture.
 - Several eta are sampled, beyond 1 too; the one with the best `Colored.score` is kept.
 """
 
@@ -106,26 +108,38 @@ def fit(
     Args:
         checkpoints: the state from which each scan's training resumes, all at one stage and step; None starts afresh.
     """
-    batch = ScanBatch.of(models.base, scans)
+    batch = ScanBatch.of(models, scans, config.primary)
+    if models.base is None:
+        return Fitting(_untrained(batch))
     if checkpoints:
         state = TrainingState.resume(models.base, checkpoints)
     else:
         state = TrainingState.fresh(models.base, batch, config)
-    return Fitting(_two_stages(models, batch, state, config))
+    return Fitting(_two_stages(models.base, models.judge, batch, state, config))
 
 
 def _two_stages(
-    models: Models, batch: ScanBatch, state: TrainingState, config: FitConfig
+    base: BaseModel, judge: Judge, batch: ScanBatch, state: TrainingState, config: FitConfig
 ) -> Generator[Progress, None, list[Fitted | NonFiniteLossError]]:
     # Stage 1: colorization with generative colour prior. The adapters, then the primary colours.
-    state = yield from find_color_prior(models, batch, state, config)
-    state = paint_primary(models.base, batch, state, config)
+    state = yield from find_color_prior(base, judge, batch, state, config)
+    state = paint_primary(base, batch, state, config)
 
     # Stage 2: in-context controllable colorization. e_opt, from prompts with unique identifiers, then the adapters.
-    state = yield from optimize_embedding(models.base, batch, state, config)
-    state = yield from fine_tune(models.base, batch, state, config)
+    state = yield from optimize_embedding(base, batch, state, config)
+    state = yield from fine_tune(base, batch, state, config)
 
     return [state.failures.get(image) or _fitted(batch.scans[image], state, image) for image in range(len(batch))]
+
+
+def _untrained(batch: ScanBatch) -> Generator[Progress, None, list[Fitted | NonFiniteLossError]]:
+    """What there is without a base model: the coarse colours."""
+    yield from ()
+    nothing = LoRA({}, {})
+    return [
+        Fitted(scan=scan, lora=nothing, optimized_embeds=torch.zeros(0, 0), primary=start)
+        for scan, start in zip(batch.scans, batch.starts, strict=True)
+    ]
 
 
 def paint_primary(base: BaseModel, batch: ScanBatch, state: TrainingState, config: FitConfig) -> TrainingState:
@@ -167,9 +181,10 @@ def recolor(models: Models, requests: Sequence[tuple[Fitted, str]], config: Conf
 
 def _sample(models: Models, jobs: Sequence[tuple[Fitted, str, float]], config: Config) -> list[Colored]:
     """One candidate for each (fitted, target prompt, eta)."""
-    base = models.base
-    targets, etas = [target for _, target, _ in jobs], [eta for _, _, eta in jobs]
-    batch = ScanBatch.of(base, [fitted.scan for fitted, _, _ in jobs])
+    base, targets, etas = models.base, [target for _, target, _ in jobs], [eta for _, _, eta in jobs]
+    batch = ScanBatch.of(models, [fitted.scan for fitted, _, _ in jobs], config.sample, targets)
+    if base is None:
+        return _rate(models.judge, batch, targets, etas, batch.starts)
     lora = stack([fitted.lora for fitted, _, _ in jobs]).to(base.device)
     e_opt = torch.stack([fitted.optimized_embeds for fitted, _, _ in jobs]).to(base.device)
     e_tgt = embed_prompts(base, targets)
@@ -192,8 +207,8 @@ def _rate(judge: Judge, batch: ScanBatch, targets: list[str], etas: list[float],
 def paint(base: BaseModel, lora: LoRA, batch: ScanBatch, embeds: Tensor, config: SampleConfig) -> Tensor:
     """K pictures: spatial_align(sample(unet, embeds), gray), each with its own adapters; (K, 3, H, W) in [0, 1].
 
-    Sampling starts from the noised gray latents. The noise of a scan is the same in all its pictures, so that only the
-    text tells them apart.
+    Sampling starts from the noised latents of the batch. The noise of a scan is the same in all its pictures, so that
+    only the text tells them apart.
     """
     noise = draw_noise(batch.random_streams("sampling"), batch.latents.shape[1:], base.device)
     with attached_lora(base.unet, lora), torch.no_grad():

@@ -16,6 +16,7 @@ ANTI_COLOR_PROMPTS = (
 )
 
 MINI = "mini"  # the name of the embedded models
+NO_BASE = "none"  # in place of a base model's name: the coarse colorizer alone
 
 
 class Preset(StrEnum):
@@ -24,6 +25,13 @@ class Preset(StrEnum):
     paper = "paper"
     balanced = "balanced"
     draft = "draft"
+
+
+class Start(StrEnum):
+    """What is noised when sampling starts: the gray scan (the paper), or the scan in coarse colours (ours)."""
+
+    gray = "gray"
+    coarse = "coarse"
 
 
 # The stages of a fit in their order; the second and third are the two parts of the paper's stage 2.
@@ -40,9 +48,11 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """How a picture is sampled from noised gray latents.
+    """How a picture is sampled from noised latents of the scan.
 
     Attributes:
+        start: what is noised: the "gray" scan (the paper), or the scan in the colours that the "coarse" colorizer gives
+            it for the prompt (ours, docs/decisions/0013).
         num_inference_steps: DDIM steps of the whole schedule; `strength` of them are run.
         guidance_scale: classifier-free guidance, >= 1 (1 = off).
         strength: share of the schedule that is run, in (0, 1]; 1 starts from pure noise.
@@ -51,6 +61,7 @@ class SampleConfig:
         align: bring the sample's chroma to the scan by correspondence.
     """
 
+    start: Literal["gray", "coarse"] = "gray"
     num_inference_steps: int = 50
     guidance_scale: float = 3.0
     strength: float = 0.8
@@ -58,6 +69,7 @@ class SampleConfig:
     align: bool = True
 
     def __post_init__(self) -> None:
+        _require(self.start in ("gray", "coarse"), f'start is {self.start!r}, must be "gray" or "coarse"')
         _require(self.num_inference_steps >= 1, f"num_inference_steps is {self.num_inference_steps}, must be >= 1")
         _require(self.guidance_scale >= 1, f"guidance_scale is {self.guidance_scale}, must be >= 1")
         _require(0 < self.strength <= 1, f"strength is {self.strength}, must be in (0, 1]")
@@ -150,6 +162,11 @@ class Config:
     def __post_init__(self) -> None:
         _require(bool(self.etas), "etas is empty: at least one interpolation weight is needed")
 
+    def starting_from(self, start: Start) -> "Config":
+        """The same configuration with another start of all sampling."""
+        primary, sample = (replace(one, start=start.value) for one in (self.fit.primary, self.sample))
+        return replace(self, fit=replace(self.fit, primary=primary), sample=sample)
+
 
 def _drafted(
     balanced: Config, color_prior_steps: int, embedding_steps: int, in_context_steps: int, *, sampling_steps: int
@@ -166,7 +183,7 @@ def _drafted(
     return replace(balanced, preset="draft", fit=fit, sample=sample, etas=(1.0,))
 
 
-_quick = SampleConfig(num_inference_steps=20)
+_quick = SampleConfig(start="coarse", num_inference_steps=20, strength=0.5)
 _shorter = FitConfig(
     color_prior_steps=140,
     embedding_steps=50,
@@ -177,7 +194,7 @@ _shorter = FitConfig(
     plateau_window=40,
     primary=_quick,
 )
-# For any base model: the paper's method with fewer steps at higher rates. Not tuned on any model.
+# For any base model: the paper's method with fewer steps at higher rates, from coarse colours. Not tuned on any model.
 _GENERAL = {
     "paper": Config(),
     "balanced": Config(preset="balanced", fit=_shorter, sample=_quick, etas=(0.9, 1.2)),
@@ -185,7 +202,7 @@ _GENERAL = {
 _GENERAL["draft"] = _drafted(_GENERAL["balanced"], 30, 15, 15, sampling_steps=12)
 
 # For the embedded model, which was trained to start from a scan with little noise (docs/decisions/0010).
-_mini_sample = replace(_quick, guidance_scale=2.0, strength=0.2)
+_mini_sample = replace(_quick, guidance_scale=1.0, strength=0.1)
 _mini_fit = replace(
     _shorter,
     color_prior_steps=30,
@@ -204,12 +221,34 @@ PRESETS = {
 PRESETS["draft"] = _drafted(PRESETS["balanced"], 15, 10, 5, sampling_steps=15)
 
 
+# Without a base model nothing is trained or sampled.
+_ALONE = Config(
+    fit=FitConfig(
+        color_prior_steps=0, embedding_steps=0, in_context_steps=0, primary=SampleConfig(start="coarse", align=False)
+    ),
+    sample=SampleConfig(start="coarse", align=False),
+    etas=(1.0,),
+)
+
+
 def preset_for(name: str, base_model: str = MINI) -> Config:
     """A preset's configuration for a base model. `PRESETS` were tuned on the embedded model and hold for no other."""
+    if base_model == NO_BASE:
+        return replace(_ALONE, preset=name)
     return (PRESETS if base_model == MINI else _GENERAL)[name]
 
 
 def digest(config: FitConfig | SampleConfig | Config) -> str:
     """sha256 (hex) over the canonical JSON of `config` and the method's version."""
-    canonical = json.dumps({"method": METHOD_VERSION, **asdict(config)}, sort_keys=True, separators=(",", ":"))
+    facts = {"method": METHOD_VERSION, **_known_before(asdict(config))}
+    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _known_before(settings: dict) -> dict:
+    """Without the settings that version 0.1.0 did not have and that leave its pixels as they were: one digest still."""
+    return {
+        name: _known_before(value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+        if (name, value) != ("start", "gray")
+    }

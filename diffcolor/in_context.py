@@ -12,7 +12,7 @@ from diffcolor.diffusion import add_noise, denoise, encode, training_target
 from diffcolor.lockstep import Lockstep, Progress
 from diffcolor.lora import attached_lora
 from diffcolor.losses import denoising_loss
-from diffcolor.prompts import embed_prompts, with_identifiers
+from diffcolor.prompts import embed_identified
 from diffcolor.scan import ScanBatch
 from diffcolor.training_state import TrainingState
 
@@ -31,7 +31,7 @@ def optimize_embedding(
         return state
     embeds = state.optimized_embeds
     if embeds is None:
-        embeds = embed_prompts(base, [with_identifiers(prompt, base.tokenizer) for prompt in batch.context_prompts])
+        embeds = embed_identified(base, batch.context_prompts)
         state = replace(state, optimized_embeds=embeds)
     yield from _reconstruct(
         base, Lockstep("embedding", base, batch, state, config), state, {"optimized_embeds": embeds}

@@ -100,7 +100,7 @@ def attached_lora(unet: nn.Module, lora: LoRA) -> Iterator[None]:
 
 def to_diffusers(lora: LoRA) -> dict[str, Tensor]:
     """One image's adapters under the names that `StableDiffusionPipeline.load_lora_weights` reads; float16."""
-    assert len(lora) == 1, "one artifact holds one image"
+    assert not lora.down or len(lora) == 1, "one artifact holds one image"  # without a base model: no adapters
     named = {f"unet.{name}.lora_A.weight": tensor[0] for name, tensor in lora.down.items()}
     named |= {f"unet.{name}.lora_B.weight": tensor[0] for name, tensor in lora.up.items()}
     return {name: tensor.detach().half().contiguous().cpu() for name, tensor in named.items()}

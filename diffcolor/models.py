@@ -1,38 +1,69 @@
-"""The two models that the method needs, and their identity."""
+"""The models that the method needs, and their identity."""
 
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 from diffcolor.base_model import BaseModel, load_base_model, resolve_device
-from diffcolor.config import MINI
+from diffcolor.coarse import SIZE_MULTIPLE, CoarseColorizer, load_coarse
+from diffcolor.config import MINI, NO_BASE
+from diffcolor.geometry import working_size
 from diffcolor.identity import ModelIdentity
 from diffcolor.judge import Judge, load_judge
+from diffcolor.words import Vocabulary
 
 
 @dataclass(frozen=True)
 class Models:
-    """The base model that is adapted to each scan, and the CLIP judge that rates how well a picture matches a text."""
+    """The base model that is adapted to each scan, the CLIP judge that rates how well a picture matches a text, and the
+    coarse colorizer, from whose colours sampling may start. Without a base model (None) its colours are the picture."""
 
-    base: BaseModel
+    base: BaseModel | None
     judge: Judge
+    coarse: CoarseColorizer
 
     @property
     def identity(self) -> ModelIdentity:
         return ModelIdentity(
-            base_model=self.base.name,
-            base_model_digest=self.base.digest,
+            base_model=self.base.name if self.base else NO_BASE,
+            base_model_digest=self.base.digest if self.base else "",
             judge=self.judge.name,
             judge_digest=self.judge.digest,
+            coarse_digest=self.coarse.digest,
         )
+
+    @property
+    def device(self) -> torch.device:
+        return self.coarse.device
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of what reads the prompts."""
+        return self.base.tokenizer if self.base else self.coarse.tokenizer
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words that what reads the prompts knows."""
+        return self.base.vocabulary if self.base else self.coarse.vocabulary
+
+    def working_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which a scan is colorized."""
+        if self.base:
+            return working_size(height, width, self.base.training_area, self.base.size_multiple)
+        return working_size(height, width, self.coarse.net.config.area, SIZE_MULTIPLE)
 
 
 def load_models(base_model: str = MINI, judge: str = MINI, device: str = "cpu") -> Models:
-    """Loads both models.
+    """Loads all three.
 
     Args:
+        base_model: see `load_base_model`; "none" for none.
         device: "auto", "cpu" or "cuda".
 
     Raises:
-        BaseModelError: one of them cannot be loaded.
+        BaseModelError: base model or judge cannot be loaded.
     """
     resolved = resolve_device(device)
-    return Models(load_base_model(base_model, resolved), load_judge(judge, resolved))
+    base = None if base_model == NO_BASE else load_base_model(base_model, resolved)
+    return Models(base, load_judge(judge, resolved), load_coarse(resolved))

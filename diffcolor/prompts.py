@@ -1,6 +1,7 @@
 """Prompts: their embeddings, and the unique identifiers of stage 2."""
 
 import re
+from collections.abc import Iterable
 from itertools import zip_longest
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffcolor.base_model import BaseModel
+from diffcolor.words import Vocabulary
 
 # Words that end a noun phrase: a word before any of these (or before punctuation) is taken for a noun.
 _FUNCTION_WORDS = frozenset(
@@ -63,9 +65,18 @@ def with_identifiers(prompt: str, tokenizer: Any) -> str:
     return identified
 
 
-@torch.no_grad()
 def embed_prompts(base: BaseModel, prompts: list[str]) -> Tensor:
     """N prompts to (N, T, D) float32: the text encoder's last hidden state, as diffusers' pipelines use it."""
+    return _embed(base, [base.vocabulary.read(prompt) for prompt in prompts])
+
+
+def embed_identified(base: BaseModel, prompts: list[str]) -> Tensor:
+    """`embed_prompts` of the prompts with a unique identifier before each noun."""
+    return _embed(base, [with_identifiers(base.vocabulary.read(prompt), base.tokenizer) for prompt in prompts])
+
+
+@torch.no_grad()
+def _embed(base: BaseModel, prompts: list[str]) -> Tensor:
     tokens = base.tokenizer(
         prompts, padding="max_length", max_length=base.tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
@@ -76,7 +87,17 @@ def embed_prompts(base: BaseModel, prompts: list[str]) -> Tensor:
     ).last_hidden_state.float()
 
 
-def cut_words(base: BaseModel, prompt: str) -> str:
+def cut_words(tokenizer: Any, prompt: str) -> str:
     """The end of `prompt` that is too long for the text encoder; "" when all of it fits."""
-    ids = base.tokenizer(prompt, add_special_tokens=False).input_ids
-    return base.tokenizer.decode(ids[base.tokenizer.model_max_length - 2 :]).strip()
+    ids = tokenizer(prompt, add_special_tokens=False).input_ids
+    return tokenizer.decode(ids[tokenizer.model_max_length - 2 :]).strip()
+
+
+def prompt_advice(vocabulary: Vocabulary, tokenizer: Any, prompts: Iterable[str]) -> list[str]:
+    """What to warn of: denials, other languages, and what is too long; `tokenizer` may be None where it is unknown."""
+    warnings = []
+    for prompt in prompts:
+        warnings += vocabulary.advice(prompt)
+        if tokenizer is not None and (cut := cut_words(tokenizer, vocabulary.read(prompt))):
+            warnings.append(f"prompt_too_long: {prompt[:40]!r}...: the model does not see {cut!r}")
+    return warnings

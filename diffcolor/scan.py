@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffcolor.base_model import BaseModel
+from diffcolor.config import SampleConfig
 from diffcolor.diffusion import encode
 from diffcolor.judge import Judge
+from diffcolor.models import Models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +36,32 @@ class ScanBatch:
 
     Attributes:
         gray: (K, 1, H, W) in [0, 1].
-        latents: (K, C, h, w), the gray pictures' latents.
+        starts: (K, 3, H, W) in [0, 1], from which sampling starts: the gray scans, or in coarse colours.
+        latents: (K, C, h, w), theirs; stage 1 trains on them. Empty without a base model.
     """
 
     scans: tuple[Scan, ...]
     gray: Tensor
+    starts: Tensor
     latents: Tensor
 
     @staticmethod
-    def of(base: BaseModel, scans: Sequence[Scan]) -> "ScanBatch":
-        """Moves scans to the device and encodes them."""
-        gray = torch.stack([scan.gray for scan in scans]).to(base.device)
+    def of(
+        models: Models, scans: Sequence[Scan], config: SampleConfig, prompts: Sequence[str] | None = None
+    ) -> "ScanBatch":
+        """Moves scans to the device and encodes what sampling with `config` starts from.
+
+        Args:
+            prompts: what the coarse colorizer is told of each scan; by default their context prompts.
+        """
+        gray = torch.stack([scan.gray for scan in scans]).to(models.device)
+        if config.start == "coarse":
+            starts = models.coarse.colorize(gray, prompts or [scan.context_prompt for scan in scans])
+        else:
+            starts = gray.expand(-1, 3, -1, -1)
         with torch.no_grad():
-            latents = encode(base, gray.expand(-1, 3, -1, -1))
-        return ScanBatch(scans=tuple(scans), gray=gray, latents=latents)
+            latents = encode(models.base, starts) if models.base else torch.empty(0)
+        return ScanBatch(scans=tuple(scans), gray=gray, starts=starts, latents=latents)
 
     def __len__(self) -> int:
         return len(self.scans)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from diffcolor.config import MINI, Config
+from diffcolor.config import MINI, NO_BASE, Config
 from pipelines.images.formats.table import OutputFormat
 from pipelines.images.rules import MAX_PIXELS, Toned
 from pipelines.store.retry import Patience
@@ -56,7 +56,7 @@ def absolute_path(place: str) -> str:
 
 def absolute_model(name: str) -> str:
     """The name of a model as any process finds it: a local folder from the root, everything else as it is."""
-    return absolute_path(name) if name != MINI and Path(name).is_dir() else name
+    return absolute_path(name) if name not in (MINI, NO_BASE) and Path(name).is_dir() else name
 
 
 def _check_range(name: str, value: float | None, low: float, high: float | None = None) -> None:

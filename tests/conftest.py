@@ -88,9 +88,10 @@ def judge(judge_folder):
 
 @pytest.fixture(scope="session")
 def models(base, judge):
+    from diffcolor.coarse import load_coarse
     from diffcolor.models import Models
 
-    return Models(base, judge)
+    return Models(base, judge, load_coarse())
 
 
 def gray_picture(seed: int, height: int = 72, width: int = 80) -> np.ndarray:

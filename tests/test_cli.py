@@ -108,7 +108,15 @@ def test_a_malformed_column_mapping_is_usage(tmp_path, pair):
 
 def test_models_names_the_embedded_files_and_digests():
     entries = json.loads(run("models", "--json").stdout)
-    assert [entry["use"] for entry in entries] == ["base model", "CLIP judge"]
+    assert [entry["use"] for entry in entries] == ["base model", "CLIP judge", "coarse colorizer"]
     assert all(len(sha) == 64 for entry in entries for sha in entry["files"].values())
-    assert sum(entry["bytes"] for entry in entries) < 60e6
+    sizes = {entry["use"]: entry["bytes"] for entry in entries}
+    assert sizes["base model"] + sizes["CLIP judge"] < 60e6
+    assert sizes["coarse colorizer"] < 20e6
     assert embedded_folder("mini").parent.joinpath("MODEL_CARD.md").exists()
+
+
+def test_without_a_base_model_there_is_no_gray_start(tmp_path):
+    found = run("submit", tmp_path / "m.parquet", "--base-model", "none", "--start", "gray")
+    assert found.exit_code == 2
+    assert "coarse colorizer" in found.stderr

@@ -6,21 +6,34 @@ from pathlib import Path
 
 import torch
 
+TWO_STAGE = ("tokenizer", "vae", "judge", "pool", "unet", "export", "evaluate")  # the base model and its judge
+
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line, or what is given in its place."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("command", choices=("tokenizer", "vae", "judge", "pool", "unet", "export", "evaluate"))
-    parser.add_argument("--photographs", type=Path, required=True, help="parquet with columns title, image (JPEG)")
-    parser.add_argument("--stamps", type=Path, required=True, help="folder of the Tux Paint stamps")
-    parser.add_argument("--runs", type=Path, required=True, help="folder of logs and checkpoints")
-    parser.add_argument("--out", type=Path, help="export: the folder that gets mini/ and judge/")
+    parser.add_argument(
+        "command", choices=("pack", "coarse", "export-coarse", "starts", "refine", "export-unet", *TWO_STAGE)
+    )
+    parser.add_argument("--photographs", type=Path, help="parquet with columns id, title, image (JPEG)")
+    parser.add_argument("--captions", type=Path, help="pack: parquet with columns id, caption, of --photographs")
+    parser.add_argument("--varied", type=Path, help="pack: parquet with columns id, set, label, caption, image (JPEG)")
+    parser.add_argument("--pack", type=Path, help="pack writes it, coarse reads it")
+    parser.add_argument(
+        "--encoder", type=Path, help="coarse: ImageNet weights of EfficientNet-Lite0 (.pth), to start from"
+    )
+    parser.add_argument("--decay-steps", type=int, default=0, help="coarse: the end, so many steps of falling rates")
+    parser.add_argument("--stamps", type=Path, help="folder of the Tux Paint stamps")
+    parser.add_argument("--runs", type=Path, help="folder of logs and checkpoints")
+    parser.add_argument("--out", type=Path, help="the folder that gets mini/, judge/ and coarse/")
     parser.add_argument("--minutes", type=float, default=20.0, help="budget of the training")
     parser.add_argument("--seed", type=int, default=0, help="of weights and pictures; a pool is named by it")
     parser.add_argument("--pictures", type=int, default=24000, help="pool: how many to encode")
     parser.add_argument(
         "--photograph-share", type=float, help="of the pictures; the rest are scenes (vae 0.65, else 0.5)"
     )
+    parser.add_argument("--device", default="cpu", help="coarse: cpu, cuda or auto")
+    parser.add_argument("--workers", type=int, default=1, help="coarse: processes that compose pictures")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--resume", action="store_true", help="vae, judge, unet: go on from the weights in --runs")
     return parser.parse_args(arguments)
@@ -31,6 +44,29 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parse(given)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
+    if arguments.command == "pack":
+        from training.shoots import pack
+
+        pack(arguments.photographs, arguments.captions, arguments.varied, arguments.pack)
+        return
+    if arguments.command == "coarse":
+        from training.train_coarse import train_coarse
+
+        train_coarse(arguments)
+        return
+    if arguments.command == "export-coarse":
+        from training.train_coarse import export_coarse
+
+        export_coarse(arguments.runs, arguments.out)
+        return
+    if arguments.command in ("starts", "refine", "export-unet"):
+        from training.refine_unet import export_unet, refine_unet, write_pools
+
+        if arguments.command == "export-unet":
+            export_unet(arguments.runs, arguments.out)
+        else:
+            (write_pools if arguments.command == "starts" else refine_unet)(arguments)
+        return
     from training.runs import open_sources, vae_digest
 
     share = arguments.photograph_share

@@ -110,13 +110,16 @@ def velocity_batch(
     latents, grays, captions = pool.draw(BATCH_SIZE, generator)
     captions = ["" if generator.random() < 0.1 else caption for caption in captions]
     timesteps = draw_timesteps(BATCH_SIZE)
-    starts = spoil_color(latents, grays, timesteps)
-    alpha = alphas[timesteps].sqrt()[:, None, None, None]
-    sigma = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
+    noisy, velocity = velocity_towards(latents, spoil_color(latents, grays, timesteps), alphas[timesteps])
+    return noisy, timesteps, frozen.embed(captions), velocity
+
+
+def velocity_towards(latents: Tensor, starts: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+    """Noised `starts`, and the v that leads from them to `latents`; `alphas` (B,) are the timesteps' alpha_bar."""
+    alpha, sigma = alphas.sqrt()[:, None, None, None], (1 - alphas).sqrt()[:, None, None, None]
     noise = torch.randn(latents.shape)
     noisy = alpha * starts + sigma * noise
-    velocity = alpha * noise - sigma * latents + (alpha**2 / sigma) * (starts - latents)
-    return noisy, timesteps, frozen.embed(captions), velocity
+    return noisy, alpha * noise - sigma * latents + (alpha**2 / sigma) * (starts - latents)
 
 
 def save(out: Path, unet: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:

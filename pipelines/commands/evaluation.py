@@ -1,6 +1,7 @@
 """`evaluate`: a job's pictures compared with their true colours."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -75,7 +76,7 @@ def evaluate(
             raise typer.Exit(ExitCode.USAGE)
         keys = write_tables(store, found, name)
     if as_json:
-        document = {"summary": found.summary(), "crowd": found.dataset_metrics}
+        document = {"verdict": asdict(found.verdict()), "summary": found.summary(), "crowd": found.dataset_metrics}
         print_json({**document, "missing": found.missing, "rows": found.rows})
         return
     for line in rows_of(found):

@@ -5,10 +5,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.commands.terminal import ColumnOption, DefaultCaption, Json, columns, print_json, reported, say
+from diffcolor.config import MINI
+from pipelines.commands.terminal import (
+    BaseModelOption,
+    ColumnOption,
+    DefaultCaption,
+    Json,
+    columns,
+    print_json,
+    reported,
+    say,
+)
 
 if TYPE_CHECKING:
     from manifests.sources.alto import Size
+
+SHOWN = 20  # warnings about prompts
 
 app = typer.Typer(no_args_is_help=True, help="Build, validate and show manifests.")
 
@@ -87,28 +99,39 @@ def validate(
     manifest: str,
     column: ColumnOption = None,
     default_caption: DefaultCaption = None,
+    base_model: BaseModelOption = MINI,
     look: Annotated[
         int | None, typer.Option(min=1, help="Also read about this many of the images, spread over the manifest.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check every row and list every problem (exit code 2). With --look, report which images would fail, and why."""
+    """Check every row, list every problem (exit code 2), and warn of prompts that the model will not read as meant.
+
+    With --look, report which images would fail, and why.
+    """
     from manifests.read import read_rows, validated
+    from pipelines.operations.prompt_survey import PromptSurvey
 
     with reported():
         count = validated(manifest, columns(column), default_caption)
+        prompts, advice = PromptSurvey(base_model), []
         if look:
             from pipelines.images.rules import Rules
             from pipelines.operations.input_survey import InputSurvey
 
             outlook, every = InputSurvey(), max(1, count // look)
-            for number, row in enumerate(read_rows(manifest, columns(column), default_caption)):
-                if number % every == 0:
-                    outlook.add(row, Rules())
+        for number, row in enumerate(read_rows(manifest, columns(column), default_caption)):
+            advice += [{"row": number, "id": row.id, "warning": text} for text in prompts.advice(row)]
+            if look and number % every == 0:
+                outlook.add(row, Rules())
     if as_json:
-        print_json({"rows": count, **(outlook.to_json() if look else {})})
+        print_json({"rows": count, "prompts": advice, **(outlook.to_json() if look else {})})
         return
     typer.echo(f"{manifest}: {count} rows, no problems")
+    for one in advice[:SHOWN]:
+        say(f"  row {one['row']} ({one['id']}): {one['warning']}")
+    if len(advice) > SHOWN:
+        say(f"  and {len(advice) - SHOWN} more warnings about prompts; --json has all")
     for line in outlook.lines(count) if look else ():
         typer.echo(line)
 
@@ -117,6 +140,7 @@ def validate(
 def show(
     manifest: str,
     column: ColumnOption = None,
+    base_model: BaseModelOption = MINI,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows to show.")] = 10,
     as_json: Json = False,
 ) -> None:
@@ -127,6 +151,7 @@ def show(
     from manifests.locations import folder_of
     from manifests.read import read_rows
     from manifests.validate import Validator
+    from pipelines.operations.prompt_survey import PromptSurvey
 
     with reported():
         # A validator of its own: rows with problems are left out here, `validate` names them.
@@ -135,7 +160,10 @@ def show(
         hidden = {"image_bytes"}
         print_json([{key: value for key, value in asdict(row).items() if key not in hidden} for row in rows])
         return
+    survey = PromptSurvey(base_model)
     for row in rows:
         typer.echo(f"{row.id}\n  image    {row.image or 'image_bytes'}\n  caption  {row.caption}")
         for prompt in row.target_prompts:
             typer.echo(f"  target   {prompt}")
+        for warning in survey.advice(row):
+            typer.echo(f"  warning  {warning}")

@@ -17,7 +17,9 @@ from pipelines.commands.terminal import (
     Json,
     JudgeOption,
     PresetOption,
+    StartOption,
     columns,
+    configured,
     print_json,
     reported,
     say,
@@ -33,6 +35,7 @@ def estimate(
     preset: PresetOption = Preset.balanced,
     base_model: BaseModelOption = MINI,
     judge: JudgeOption = MINI,
+    start: StartOption = None,
     column: ColumnOption = None,
     default_caption: DefaultCaption = None,
     device: DeviceOption = Device.auto,
@@ -45,7 +48,6 @@ def estimate(
     as_json: Json = False,
 ) -> None:
     """Estimate a job's time, worker hours, storage and cost by running a few of its images here."""
-    from diffcolor.config import preset_for
     from manifests.read import read_rows, validated
     from pipelines.operations.estimate import estimate as estimated
 
@@ -59,7 +61,7 @@ def estimate(
             output="",
             base_model=base_model,
             judge=judge,
-            config=preset_for(preset.value, base_model),
+            config=configured(preset, base_model, start),
             device=device,
             images_per_step=images_per_step,
         )
@@ -113,7 +115,7 @@ def models(as_json: Json = False) -> None:
     from diffcolor.base_model import embedded_folder, weights_digest
 
     document = []
-    for part, use in ((MINI, "base model"), ("judge", "CLIP judge")):
+    for part, use in ((MINI, "base model"), ("judge", "CLIP judge"), ("coarse", "coarse colorizer")):
         folder = embedded_folder(part)
         digest, files = weights_digest(folder)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from diffcolor.config import MINI, Preset, preset_for
+from diffcolor.config import MINI, Preset
 from pipelines.commands.running import run_here, run_in_cluster
 from pipelines.commands.terminal import (
     CLUSTER,
@@ -22,7 +22,9 @@ from pipelines.commands.terminal import (
     Json,
     JudgeOption,
     PresetOption,
+    StartOption,
     columns,
+    configured,
     reported,
 )
 from pipelines.images.formats.table import OutputFormat
@@ -100,6 +102,7 @@ def submit(
     preset: PresetOption = Preset.balanced,
     base_model: BaseModelOption = MINI,
     judge: JudgeOption = MINI,
+    start: StartOption = None,
     eta: EtaOption = None,
     device: DeviceOption = Device.auto,
     images_per_step: ImagesPerStep = IMAGES_PER_STEP,
@@ -177,7 +180,7 @@ def submit(
     ] = True,
 ) -> None:
     """Colorize a manifest. Submitting again to the same output does only what is missing."""
-    config = preset_for(preset.value, base_model)
+    config = configured(preset, base_model, start)
     request = JobRequest(
         manifest=manifest,
         spec=JobSpec(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from diffcolor.config import Preset
+from diffcolor.config import NO_BASE, Config, Preset, Start, preset_for
 from pipelines.commands.exit_codes import ExitCode
 from pipelines.job import Device
 
@@ -25,7 +25,8 @@ PresetOption = Annotated[
 BaseModelOption = Annotated[
     str,
     typer.Option(
-        help="'mini' (embedded), a diffusers folder, or a hub id of a Stable Diffusion 1.x/2.x model.",
+        help="'mini' (embedded), a diffusers folder, a hub id of a Stable Diffusion 1.x/2.x model, or 'none': "
+        "the coarse colorizer alone, without diffusion or training, seconds per picture.",
         rich_help_panel=METHOD,
     ),
 ]
@@ -45,6 +46,13 @@ ImagesPerStep = Annotated[
     int,
     typer.Option("--images-per-step", "-k", min=1, help="Images adapted together.", rich_help_panel=WORKERS),
 ]
+StartOption = Annotated[
+    Start | None,
+    typer.Option(
+        help="From the gray scan (as in the paper) or the coarse colorizer's colours. Default: the preset's.",
+        rich_help_panel=METHOD,
+    ),
+]
 EtaOption = Annotated[
     list[float] | None,
     typer.Option(
@@ -53,6 +61,14 @@ EtaOption = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Output = Annotated[str, typer.Argument(help="Output folder or URI of a submitted job.")]
+
+
+def configured(preset: Preset, base_model: str, start: Start | None) -> Config:
+    """The preset's configuration for a base model, with another start where one is given."""
+    if base_model == NO_BASE and start is Start.gray:
+        raise typer.BadParameter("--start gray: without a base model there are no colours but the coarse colorizer's")
+    config = preset_for(preset.value, base_model)
+    return config.starting_from(start) if start else config
 
 
 def say(message: str) -> None:

@@ -116,7 +116,7 @@ class Recolorer:
         content = self._read(row, row.artifact, row.artifact_sha256)
         record = read_record(content)
         gray = torch.from_numpy(view.gray(record.height, record.width))[None]
-        fitted = from_bytes(content, gray, self.models.base)
+        fitted = from_bytes(content, gray, self.models)
         ladders = sample_prompts(self.models, [(fitted, prompt) for prompt in prompts], self.config)
         writer = PictureWriter(
             store=self.store,

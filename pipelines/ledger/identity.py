@@ -20,7 +20,10 @@ def _digest(facts: dict) -> str:
 
 
 def _fit_settings(models: ModelIdentity, config: Config) -> dict:
-    return {"fit": digest(config.fit), "base_model": models.base_model_digest, "judge": models.judge_digest}
+    settings = {"fit": digest(config.fit), "base_model": models.base_model_digest, "judge": models.judge_digest}
+    if "coarse" in (config.fit.primary.start, config.sample.start):
+        settings["coarse"] = models.coarse_digest
+    return settings
 
 
 def _fit_facts(row: ManifestRow) -> dict:

@@ -6,10 +6,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 from manifests.locations import redacted
 from pipelines.errors import StoreError
@@ -60,10 +61,14 @@ def _gpu() -> Finding:
 
 def _models(base_model: str, judge: str) -> Iterator[Finding]:
     from diffcolor.base_model import load_base_model
+    from diffcolor.config import NO_BASE
     from diffcolor.errors import DiffColorError
     from diffcolor.judge import load_judge
 
-    for what, name, load in (("base model", base_model, load_base_model), ("judge", judge, load_judge)):
+    wanted: list[tuple[str, str, Callable[..., Any]]] = [("judge", judge, load_judge)]
+    if base_model != NO_BASE:
+        wanted.insert(0, ("base model", base_model, load_base_model))
+    for what, name, load in wanted:
         started = time.monotonic()
         try:
             loaded = load(name, "cpu")

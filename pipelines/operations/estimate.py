@@ -113,7 +113,7 @@ def estimate(
             if good := sum(row.status == OK for row in results):
                 seconds.append(took / good)
                 megabytes.append((_size(folder) - before) / good / 1e6)
-        device = str(worker.models.base.device)
+        device = str(worker.models.device)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if not seconds:

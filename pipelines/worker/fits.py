@@ -32,7 +32,7 @@ class FitStore:
             content = self.store.read(artifact_key(row.id, row.request.fit_key))
         except FileNotFoundError:
             return None
-        fitted, record = from_bytes(content, row.scan.gray, self.models.base), read_record(content)
+        fitted, record = from_bytes(content, row.scan.gray, self.models), read_record(content)
         try:
             with self.store.read_file(record.primary_image) as primary:
                 mismatches = check_luma(primary, row.view.image.gray).mismatches
@@ -52,16 +52,16 @@ class FitStore:
     def store_fit(self, row: DecodedRow, fitted: Fitted, writer: PictureWriter) -> StoredFit:
         """Stores the primary picture, then the artifact that names it. Of two runs with one fit, the first counts."""
         assert fitted.primary is not None, "a fresh fit has its colours"
-        manifest_row, base = row.task.row, self.models.base
+        manifest_row, ours = row.task.row, self.models.identity
         chroma = row.view.chroma(fitted.primary)
         primary = writer.store_picture(0, manifest_row.caption, chroma)
         preview = writer.store_preview("primary", chroma)
         record = ArtifactRecord(
-            base_model=base.name,
-            base_model_digest=base.digest,
+            base_model=ours.base_model,
+            base_model_digest=ours.base_model_digest,
             config_digest=digest(self.config),
             context_prompt=manifest_row.caption,
-            identified_prompt=with_identifiers(manifest_row.caption, base.tokenizer),
+            identified_prompt=with_identifiers(manifest_row.caption, self.models.tokenizer),
             anti_color_prompts=row.scan.anti_color_prompts,
             seed=manifest_row.seed,
             height=row.scan.gray.shape[-2],
@@ -69,6 +69,7 @@ class FitStore:
             gray_sha256=row.gray_sha256,
             primary_image=primary.key,
             primary_preview=preview,
+            coarse_digest=ours.coarse_digest,
         )
         content, key = to_bytes(fitted, record), artifact_key(row.id, row.request.fit_key)
         if not self.store.create(key, content):

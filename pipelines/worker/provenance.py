@@ -22,7 +22,7 @@ class GenerationContext:
     Attributes:
         config: of the fit and the sampling.
         models: names and weights' digests.
-        scheduler: class of the sampler's noise schedule.
+        scheduler: class of the sampler's noise schedule; None without a base model.
         working_size: height and width at which the model saw the scan.
         color_hints: as in the manifest.
     """
@@ -31,7 +31,7 @@ class GenerationContext:
     options: OutputOptions
     models: dict[str, str]
     device: str
-    scheduler: str
+    scheduler: str | None
     working_size: tuple[int, int]
     anti_color_prompts: tuple[str, ...]
     color_hints: str | None = None
@@ -50,8 +50,8 @@ class GenerationContext:
             config=config,
             options=options,
             models=asdict(models.identity),
-            device=str(models.base.device),
-            scheduler=type(models.base.scheduler).__name__,
+            device=str(models.device),
+            scheduler=type(models.base.scheduler).__name__ if models.base else None,
             working_size=working_size,
             anti_color_prompts=anti_color_prompts,
             color_hints=color_hints,

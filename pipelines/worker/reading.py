@@ -8,9 +8,8 @@ from urllib.parse import urlsplit
 
 import torch
 
-from diffcolor.geometry import working_size
 from diffcolor.models import Models
-from diffcolor.prompts import cut_words
+from diffcolor.prompts import prompt_advice
 from diffcolor.scan import Scan
 from manifests.locations import redacted
 from manifests.schema import ManifestRow
@@ -39,18 +38,15 @@ def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> 
     Raises:
         InputImageError: the scan cannot be colorized.
     """
-    row, options, base = task.row, spec.outputs, models.base
+    row, options = task.row, spec.outputs
     rules = Rules(max_pixels=spec.max_pixels, toned=options.toned, assume_srgb=options.assume_srgb)
     view, input_sha256 = read_scan(row, rules, spec.patience, on_retry)
     warnings = [*row.warnings, *view.image.warnings]
     if view.halftone:
         warnings.append(f"halftone: printed in dots {view.halftone:.1f} pixels apart; the model sees it without them")
-    warnings += [
-        f"prompt_too_long: {prompt[:40]!r}...: the model does not see {cut!r}"
-        for prompt in (row.caption, *row.target_prompts)
-        if (cut := cut_words(base, prompt))
-    ]
-    size = working_size(*view.shape, base.training_area, base.size_multiple)
+    prompts = tuple(dict.fromkeys((row.caption, *row.target_prompts)))
+    warnings += prompt_advice(models.vocabulary, models.tokenizer, prompts)
+    size = models.working_size(*view.shape)
     scan = Scan(
         gray=torch.from_numpy(view.gray(*size))[None],
         context_prompt=row.caption,

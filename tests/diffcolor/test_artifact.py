@@ -37,7 +37,7 @@ def fit_and_bytes(models):
 
 def test_an_artifact_recolors_like_the_fit_itself(models, fit_and_bytes):
     one, record, content = fit_and_bytes
-    again = from_bytes(content, one.scan.gray, models.base)
+    again = from_bytes(content, one.scan.gray, models)
     assert read_record(content) == record
     fresh, stored = (recolor(models, [(each, "a red barn")], TINY)[0] for each in (one, again))
     assert all(torch.equal(a.rgb, b.rgb) for a, b in zip(fresh, stored, strict=True))
@@ -52,21 +52,21 @@ def test_any_safetensors_reader_sees_lora_embedding_and_record(fit_and_bytes, tm
     assert all("lora" in key for key in keys - {"optimized_embeds"})
 
 
-def test_another_base_model_is_refused_by_name(base, fit_and_bytes):
+def test_another_base_model_is_refused_by_name(models, fit_and_bytes):
     one, record, _ = fit_and_bytes
     content = to_bytes(one, replace(record, base_model_digest="0" * 64, base_model="other"))
     with pytest.raises(ArtifactError, match="fitted on other"):
-        from_bytes(content, one.scan.gray, base)
+        from_bytes(content, one.scan.gray, models)
 
 
 @pytest.mark.parametrize("damage", [lambda c: c[:100], lambda c: b"\x00" * len(c), lambda c: b"", lambda c: c[:-50]])
-def test_damage_is_refused(base, fit_and_bytes, damage):
+def test_damage_is_refused(models, fit_and_bytes, damage):
     one, _, content = fit_and_bytes
     with pytest.raises(ArtifactError):
-        from_bytes(damage(content), one.scan.gray, base)
+        from_bytes(damage(content), one.scan.gray, models)
 
 
-def test_the_saved_file_samples_the_same_in_stock_diffusers(base, base_folder, fit_and_bytes, tmp_path):
+def test_the_saved_file_samples_the_same_in_stock_diffusers(models, base, base_folder, fit_and_bytes, tmp_path):
     """As the README shows it. Tolerance: 1e-3 of latents whose size is about 1."""
     one, _, content = fit_and_bytes
     (tmp_path / "a.safetensors").write_bytes(content)
@@ -82,7 +82,15 @@ def test_the_saved_file_samples_the_same_in_stock_diffusers(base, base_folder, f
     theirs = pipeline(
         prompt_embeds=e_opt, negative_prompt_embeds=empty, latents=noise, output_type="latent", **options
     ).images
-    again = from_bytes(content, one.scan.gray, base)
+    again = from_bytes(content, one.scan.gray, models)
     with attached_lora(base.unet, again.lora):
         ours = sample(base, noise, noise, again.optimized_embeds[None], empty, strength=1.0, **options)
     assert torch.allclose(ours, theirs, atol=1e-3)
+
+
+def test_another_coarse_colorizer_is_refused_but_none_is_asked_of_artifacts_that_knew_none(models, fit_and_bytes):
+    one, record, _ = fit_and_bytes
+    with pytest.raises(ArtifactError, match="another coarse colorizer"):
+        from_bytes(to_bytes(one, replace(record, coarse_digest="0" * 64)), one.scan.gray, models)
+    for digest in ("", models.coarse.digest):
+        assert from_bytes(to_bytes(one, replace(record, coarse_digest=digest)), one.scan.gray, models)

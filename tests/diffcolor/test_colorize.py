@@ -193,7 +193,9 @@ def test_what_was_tuned_on_the_embedded_model_holds_for_no_other():
         assert preset_for(name, "mini") == config
         assert config.preset == other.preset == name
         for sample in (other.sample, other.fit.primary):
-            assert (sample.strength, sample.guidance_scale) == (paper.sample.strength, paper.sample.guidance_scale)
+            assert sample.guidance_scale == paper.sample.guidance_scale
+            # From gray the paper's noise; coarse colours would drown in it.
+            assert (sample.start, sample.strength) in (("gray", paper.sample.strength), ("coarse", 0.5))
         assert (other.fit.denoising_target, other.fit.timesteps) == ("gray", "all")
         assert other.fit.contrastive_weight == paper.fit.contrastive_weight
 

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from diffcolor.judge import Judge
 from pipelines.curation.evaluate.figures import against_truth, hint_agreement, interval, mean_ab, spread
+from pipelines.curation.evaluate.floors import FLOORS, ORACLES
 from pipelines.curation.evaluate.pictures import at_most, read_mask, read_rgb
 from pipelines.curation.evaluate.truths import Truth
+from pipelines.curation.evaluate.verdict import Verdict, verdict
 from pipelines.curation.verify import read_scan_again
 from pipelines.images.errors import InputImageError
 from pipelines.images.paint import check_luma
@@ -40,9 +42,14 @@ class Evaluation:
     missing: dict[str, str] = field(default_factory=dict)
     dataset_metrics: dict[str, float] = field(default_factory=dict)
 
+    def verdict(self) -> Verdict:
+        """Error and colourfulness of all pictures together, beside the floors."""
+        return verdict(self.rows)
+
     def summary(self) -> dict[str, tuple[float, float, float, int]]:
         """Mean, low and high end of its 95 % interval, and number of pictures, of each figure."""
-        names = dict.fromkeys(name for row in self.rows for name in row if name not in ("id", "prompt"))
+        known = {f"{name}_{what}" for name in (*FLOORS, *ORACLES) for what in ("error", "colorfulness")}
+        names = dict.fromkeys(name for row in self.rows for name in row if name not in {"id", "prompt", *known})
         summary = {}
         for name in names:
             values = np.array([row[name] for row in self.rows if row.get(name) is not None], np.float64)

@@ -9,14 +9,16 @@ from PIL import ImageColor
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from diffcolor.luminance import luma
 from diffcolor.measures import colorfulness
+from pipelines.curation.evaluate.floors import floors
 
+CHROMATIC = 12.0  # CIELAB chroma of the truth above which a pixel's hue is compared
+HUE_AGREEMENT = 35.0  # degrees
 HUE_TOLERANCE = 30.0  # degrees within which a picture counts as having taken the hinted hue
 _COLOURLESS = 5.0  # CIELAB chroma below which a hue means nothing
 
 
-def against_truth(rgb: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, float]:
+def against_truth(rgb: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, float | None]:
     """How far a picture is from the truth, and how far the plain gray picture is.
 
     Args:
@@ -24,24 +26,35 @@ def against_truth(rgb: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str,
 
     Returns:
         `ciede2000` (mean of the pixels), `ciede2000_p95` (their 95th percentile), `ab_error` (mean distance in a*b*),
-        `ab_ratio` (`ab_error` relative to that of the gray picture), `colorfulness`, `colorfulness_truth`, `psnr` (dB),
-        `ssim`.
+        `ab_ratio` (`ab_error` relative to that of the gray picture), `colorfulness`, `colorfulness_truth`,
+        `hue_agreement` (share of the pixels of true chroma over `CHROMATIC` whose hue is within `HUE_AGREEMENT` of the
+        truth's; None where there are none), `psnr` (dB), `ssim`, and the figures of `floors`.
     """
-    gray = np.repeat(luma(rgb)[..., None], 3, axis=-1)
-    lab, lab_truth, lab_gray = rgb2lab(rgb), rgb2lab(truth), rgb2lab(gray)
+    lab, lab_truth = rgb2lab(rgb), rgb2lab(truth)
     difference = deltaE_ciede2000(lab, lab_truth)
     error = np.hypot(*np.moveaxis(lab[..., 1:] - lab_truth[..., 1:], -1, 0)).mean()
-    gray_error = np.hypot(*np.moveaxis(lab_gray[..., 1:] - lab_truth[..., 1:], -1, 0)).mean()
+    known = floors(truth, lab_truth)
     return {
         "ciede2000": float(difference.mean()),
         "ciede2000_p95": float(np.percentile(difference, 95)),
         "ab_error": float(error),
-        "ab_ratio": float(error / max(gray_error, 1e-6)),
+        "ab_ratio": float(error / max(known["gray_error"], 1e-6)),
         "colorfulness": colorfulness(rgb),
         "colorfulness_truth": colorfulness(truth),
+        "hue_agreement": _hue_agreement(lab, lab_truth),
         "psnr": _psnr(rgb, truth),
         "ssim": float(structural_similarity(truth, rgb, channel_axis=-1, data_range=255)),
+        **known,
     }
+
+
+def _hue_agreement(lab: NDArray[np.float64], lab_truth: NDArray[np.float64]) -> float | None:
+    (a, b), (true_a, true_b) = np.moveaxis(lab[..., 1:], -1, 0), np.moveaxis(lab_truth[..., 1:], -1, 0)
+    compared = np.hypot(true_a, true_b) > CHROMATIC
+    if not compared.any():
+        return None
+    apart = np.degrees(np.abs(np.angle(np.exp(1j * (np.arctan2(b, a) - np.arctan2(true_b, true_a))))))
+    return float(((apart <= HUE_AGREEMENT) & (np.hypot(a, b) >= _COLOURLESS))[compared].mean())
 
 
 def _psnr(rgb: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:

@@ -3,11 +3,13 @@
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.curation.evaluate.evaluate import Evaluation
+from pipelines.curation.evaluate.verdict import OURS, Verdict
 from pipelines.store.store import Store
 
 FOLDER = "evaluation"
@@ -26,7 +28,8 @@ def write_tables(store: Store, evaluation: Evaluation, name: str) -> list[str]:
     pq.write_table(table, buffer)
     names = ("mean", "low", "high", "pictures")
     summary = {key: dict(zip(names, value, strict=True)) for key, value in evaluation.summary().items()}
-    document = {"summary": summary, "crowd": evaluation.dataset_metrics, "missing": evaluation.missing}
+    pooled = {"verdict": {**asdict(evaluation.verdict()), "sentence": evaluation.verdict().sentence()}}
+    document = {**pooled, "summary": summary, "crowd": evaluation.dataset_metrics, "missing": evaluation.missing}
     contents = {
         f"{FOLDER}/{name}.parquet": buffer.getvalue(),
         f"{FOLDER}/{name}.md": markdown(evaluation).encode(),
@@ -51,11 +54,31 @@ def _table(evaluation: Evaluation) -> list[tuple[str, str, str, str]]:
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """The summary as a table."""
-    lines = ["| figure | mean | 95 % interval | pictures |", "|---|---|---|---|"]
+    """What the pictures are worth together, and the summary as a table."""
+    lines = [*_pooled(evaluation.verdict()), ""]
+    lines += ["| figure | mean | 95 % interval | pictures |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(cells)} |" for cells in _table(evaluation)]
     lines += ["", *(f"- not compared: {row_id}: {reason}" for row_id, reason in evaluation.missing.items())]
     return "\n".join(lines).rstrip() + "\n"
+
+
+_LABELS = {
+    OURS: "**these pictures**",
+    "gray": "floor: gray",
+    "tint": "floor: one tint",
+    "table": "floor: a table of gray values",
+    "own_tint": "oracle: each picture's own mean tint",
+    "truth_2x2": "oracle: the truth in 2 x 2 cells",
+    "truth_4x4": "oracle: the truth in 4 x 4 cells",
+    "truth_8x8": "oracle: the truth in 8 x 8 cells",
+}
+
+
+def _pooled(verdict: Verdict) -> list[str]:
+    lines = [verdict.sentence(), "", "| what | a*b* error / gray's | colourfulness / truth's |", "|---|---|---|"]
+    lines += [f"| {_LABELS[one.name]} | {one.error.text()} | {one.colorfulness.text('.2f')} |" for one in verdict.lines]
+    hue = f"hue within 35 degrees of the truth's, where it has one: {verdict.hue_agreement.text('.2f')}"
+    return [*lines, "", f"{hue}; nearer to the truth than gray: {verdict.nearer:.0%} of {verdict.pictures}"]
 
 
 def rows_of(evaluation: Evaluation) -> Iterator[str]:

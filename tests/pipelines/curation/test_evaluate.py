@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from skimage.color import lab2rgb
+from skimage.color import lab2rgb, rgb2lab
 from typer.testing import CliRunner
 
 from cli import app
@@ -21,9 +21,11 @@ from manifests.errors import ManifestError
 from manifests.read import read_rows
 from pipelines.curation.evaluate.evaluate import evaluate
 from pipelines.curation.evaluate.figures import against_truth, hint_agreement, hue_of, interval
+from pipelines.curation.evaluate.floors import FILE, LEVELS, painted
 from pipelines.curation.evaluate.perceptual import KID_SUBSET, Metric, MetricUnavailableError, Perceptual
 from pipelines.curation.evaluate.pictures import at_most, read_rgb
 from pipelines.curation.evaluate.truths import Truth, truths
+from pipelines.curation.evaluate.verdict import verdict
 from pipelines.images.icc import rgb_profile
 from pipelines.ledger.job_file import JobFile
 from pipelines.ledger.layout import PlanFacts
@@ -335,3 +337,62 @@ def test_a_metric_that_does_not_exist_is_refused(finished):
     result = CliRunner().invoke(app, ["evaluate", str(finished / "out"), *arguments])
     assert result.exit_code == 2
     assert "beauty" in result.output
+
+
+def of_photographs(colorize) -> list[dict]:
+    """Figures of a dozen varied truths, colorized by a function of the truth."""
+    found = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        cells = Image.fromarray(rng.integers(40, 220, (6, 8, 3), np.uint8))
+        truth = np.asarray(cells.resize((64, 48), Image.Resampling.BICUBIC))
+        found.append(against_truth(colorize(truth), truth))
+    return found
+
+
+def recolored(truth: np.ndarray, ab: np.ndarray) -> np.ndarray:
+    return painted(luma(truth), ab)
+
+
+def test_floors_know_nothing_and_oracles_ever_more():
+    rows = of_photographs(lambda truth: np.repeat(luma(truth)[..., None], 3, -1))
+    for row in rows:
+        assert row["ab_error"] == pytest.approx(row["gray_error"], abs=0.5)
+        assert row["truth_8x8_error"] < row["truth_4x4_error"] < row["truth_2x2_error"] < row["own_tint_error"]
+        assert row["gray_colorfulness"] == 0
+        assert 0 < row["tint_colorfulness"] < row["table_colorfulness"] + 5
+        assert row["truth_8x8_colorfulness"] < row["colorfulness_truth"]
+
+
+def test_the_tables_floor_is_its_own_figure():
+    """A picture painted by the table is, by its own figures, the floor."""
+    table = np.array(json.loads(FILE.read_text())["table"])
+
+    def by_table(truth: np.ndarray) -> np.ndarray:
+        return recolored(truth, table[luma(truth).astype(int) * LEVELS // 256])
+
+    for row in of_photographs(by_table):
+        assert row["ab_error"] == pytest.approx(row["table_error"], abs=0.6)
+        assert row["colorfulness"] == pytest.approx(row["table_colorfulness"], abs=1e-9)
+    assert verdict(of_photographs(by_table)).sentence().startswith(("NOT", "WORSE"))
+
+
+def test_a_result_is_said_to_be_what_it_is_against_the_table():
+    true = verdict(of_photographs(lambda truth: truth))
+    assert true.beats_table
+    assert true.sentence().startswith("better")
+    assert (true.nearer, true.hue_agreement.value) == (1.0, 1.0)
+    ours = next(line for line in true.lines if line.name == "ours")
+    assert (ours.error.value, ours.colorfulness.value) == (0.0, 1.0)
+    opposite = verdict(of_photographs(lambda truth: recolored(truth, -rgb2lab(truth)[..., 1:])))
+    assert not opposite.beats_table
+    assert opposite.sentence().startswith("WORSE")
+    assert opposite.hue_agreement.value < 0.1
+    assert opposite.against_table.low > 0
+
+
+def test_intervals_are_over_groups():
+    rows = of_photographs(lambda truth: truth // 2 + 64)
+    alone, together = verdict(rows), verdict(rows, [n // 6 for n in range(12)])
+    assert alone.against_table.value == together.against_table.value
+    assert verdict(rows * 2, [n % 12 for n in range(24)]).against_table.low == pytest.approx(alone.against_table.low)

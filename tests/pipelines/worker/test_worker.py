@@ -1,6 +1,7 @@
 """The worker as a plain class: one result per row whatever happens."""
 
 import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from PIL import Image
 
 from diffcolor.artifact import to_bytes
+from diffcolor.config import NO_BASE, preset_for
 from manifests.read import read_rows
 from pipelines.errors import StoreError
+from pipelines.ledger.names import provenance_key
 from pipelines.ledger.results import ResultRow
 from pipelines.ledger.task import Place, Task
 from pipelines.store.store import Store
@@ -253,3 +256,29 @@ def test_a_loser_uses_the_winners_artifact(spec, tmp_path, monkeypatch):
     assert len(looks) == 2
     assert (lost.status, lost.artifact_sha256) == ("ok", won.artifact_sha256)
     assert late.store.read(lost.artifact) == Store(spec.output).read(won.artifact)
+
+
+def test_without_a_base_model_every_row_has_its_picture_and_its_artifact(spec, tmp_path):
+    """`--base-model none`: nothing is trained; the rest is as with any model: luma, artifact, record, recolouring."""
+    alone = replace(spec, base_model=NO_BASE, judge="mini", config=preset_for("balanced", NO_BASE))
+    worker = Worker(alone)
+    write_picture(tmp_path / "a.png", 1)
+    write_picture(tmp_path / "b.png", 2, height=70, width=140)
+    given = tasks(tmp_path, [row("a", target_prompts=["a red barn", "a green barn"]), row("b")])
+    results = {one.id: one for one in worker.process(given)}
+    assert {key: one.status for key, one in results.items()} == dict.fromkeys("ab", "ok")
+    first = results["a"]
+    assert (first.base_model, first.trained_steps) == (NO_BASE, 0)
+    pictures = [first.primary_image, *(output.image for output in first.outputs)]
+    seen = []
+    for key in pictures:
+        with Image.open(tmp_path / "out" / key) as image, Image.open(tmp_path / "a.png") as scan:
+            assert np.array_equal(np.asarray(image.convert("L")), np.asarray(scan))
+            seen.append(np.asarray(image))
+    assert (seen[1] != seen[2]).any(), "the words decide"
+    again = Worker(alone).process(given[:1])
+    assert again[0].artifact_sha256 == first.artifact_sha256
+    record = json.loads((tmp_path / "out" / provenance_key(first.outputs[0].image)).read_text())
+    assert record["method"]["base_model"] == NO_BASE
+    assert record["method"]["scheduler"] is None
+    assert len(record["method"]["coarse_digest"]) == 64

@@ -1,0 +1,205 @@
+"""The coarse colorizer: a plain network that predicts a*b* from gray and a caption. Nothing is diffused or fine-tuned.
+
+Sampling may start from its colours instead of from gray (`SampleConfig.start`), whatever the base model is, and it
+colours alone where no base model is wanted (docs/decisions/0013).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffcolor.base_model import embedded_folder, freeze, weights_digest
+from diffcolor.geometry import working_size
+from diffcolor.luminance import replace_luma
+from diffcolor.words import Vocabulary, embedded_vocabulary
+
+AB_SCALE = 30.0  # units of a*b* for an output of 1
+SIZE_MULTIPLE = 32  # the encoder's coarsest stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarseConfig:
+    """The shape of the network.
+
+    Attributes:
+        encoder: a network of timm with features at strides 4, 8, 16 and 32.
+        widths: channels of the decoder at these strides.
+        text: the configuration of the text tower, a CLIPTextModel of transformers.
+        area: pixels of the pictures that it was trained on.
+    """
+
+    encoder: str = "tf_efficientnet_lite0"
+    widths: tuple[int, int, int, int] = (64, 128, 192, 256)
+    text: dict[str, Any]
+    area: int = 160 * 160
+
+    @staticmethod
+    def read(folder: Path) -> "CoarseConfig":
+        """From a folder's `config.json`."""
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return CoarseConfig(**{**settings, "widths": tuple(settings["widths"])})
+
+
+class _Residual(nn.Module):
+    """x + conv(conv(x)), pre-activated."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class _Reading(nn.Module):
+    """Lets every place of a picture read the caption; at the coarsest level the places see each other, too."""
+
+    def __init__(self, width: int, text_width: int, *, sees_itself: bool) -> None:
+        super().__init__()
+        heads = width // 32
+        self.norm = nn.LayerNorm(width)
+        self.itself = nn.MultiheadAttention(width, heads, batch_first=True) if sees_itself else None
+        self.text_norm = nn.LayerNorm(width)
+        self.text = nn.MultiheadAttention(width, heads, kdim=text_width, vdim=text_width, batch_first=True)
+        self.mix = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, x: Tensor, text: Tensor, padding: Tensor) -> Tensor:
+        shape = x.shape
+        places = x.flatten(2).transpose(1, 2)
+        if self.itself is not None:
+            normed = self.norm(places)
+            places = places + self.itself(normed, normed, normed, need_weights=False)[0]
+        normed = self.text_norm(places)
+        places = places + self.text(normed, text, text, key_padding_mask=padding, need_weights=False)[0]
+        places = places + self.mix(places)
+        return places.transpose(1, 2).reshape(shape)
+
+
+class CoarseNet(nn.Module):
+    """Gray (B, 1, H, W) in [0, 1], sides multiples of 32, and tokens (B, T) to a*b* (B, 2, H/4, W/4)."""
+
+    def __init__(self, config: CoarseConfig) -> None:
+        super().__init__()
+        import timm
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        self.config = config
+        encoder: Any = timm.create_model(config.encoder, features_only=True, out_indices=(1, 2, 3, 4), pretrained=False)
+        self.encoder = encoder
+        channels, widths, text = encoder.feature_info.channels(), config.widths, config.text["hidden_size"]
+        self.text: Any = CLIPTextModel(CLIPTextConfig(**config.text))
+        self.lateral = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(channels, widths, strict=True))
+        self.down = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(3))
+        self.blocks = nn.ModuleList(_Residual(w) for w in widths)
+        self.readings = nn.ModuleList(_Reading(w, text, sees_itself=level > 0) for level, w in enumerate(widths[1:]))
+        last = nn.Conv2d(widths[0], 2, 3, padding=1)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)  # training begins at gray
+        self.out = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), last)
+
+    def forward(self, gray: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
+        text = self.text(ids).last_hidden_state
+        features = self.encoder((gray * 2 - 1).expand(-1, 3, -1, -1))
+        x = None
+        for level in (3, 2, 1, 0):
+            own = self.lateral[level](features[level])
+            if x is not None:
+                own = own + F.interpolate(self.down[level](x), own.shape[-2:], mode="bilinear")
+            x = self.blocks[level](own)
+            if level:
+                x = self.readings[level - 1](x, text, padding)
+        return self.out(x) * AB_SCALE
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarseColorizer:
+    """The trained network with its tokenizer.
+
+    Attributes:
+        digest: sha256 (hex) of its weights.
+    """
+
+    net: CoarseNet
+    tokenizer: Any
+    vocabulary: Vocabulary
+    digest: str
+    device: torch.device
+
+    @torch.no_grad()
+    def colorize(self, gray: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scans (K, 1, H, W) in [0, 1] and their K captions to pictures (K, 3, H, W) in [0, 1] with the scans' luma.
+
+        An empty caption leaves the colours to what the picture shows.
+        """
+        ids, padding = tokenize(self.tokenizer, [self.vocabulary.read(prompt) for prompt in prompts])
+        size = working_size(gray.shape[-2], gray.shape[-1], self.net.config.area, SIZE_MULTIPLE)
+        seen = F.interpolate(gray, size, mode="bilinear", antialias=True, align_corners=False)
+        ab = self.net(seen, ids.to(self.device), padding.to(self.device))
+        return paint_lab(gray, F.interpolate(ab, gray.shape[-2:], mode="bicubic", align_corners=False))
+
+
+def paint_lab(gray: Tensor, ab: Tensor) -> Tensor:
+    """a*b* (K, 2, H, W) on scans (K, 1, H, W) in [0, 1]: sRGB (K, 3, H, W) in [0, 1] with the scans' luma."""
+    light = torch.where(gray <= 0.04045, gray / 12.92, ((gray + 0.055) / 1.055).clamp_min(0) ** 2.4)
+    y = torch.where(light > 216 / 24389, light.clamp_min(1e-9) ** (1 / 3), light * 24389 / 3132 + 4 / 29)
+    a, b = ab.split(1, dim=1)
+    f = torch.cat([y + a / 500, y, y - b / 200], dim=1)
+    relative = torch.where(f > 6 / 29, f**3, (f - 4 / 29) * 3132 / 24389)
+    xyz = relative * torch.tensor([0.95047, 1.0, 1.08883], device=gray.device).view(1, 3, 1, 1)
+    matrix = torch.tensor(
+        [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]],
+        device=gray.device,
+    )
+    linear = torch.einsum("ij,kjhw->kihw", matrix, xyz)
+    coded = torch.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp_min(1e-9) ** (1 / 2.4) - 0.055)
+    return replace_luma(coded, gray)
+
+
+def tokenize(tokenizer: Any, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Ids (B, T), as long as the longest caption, and padding (B, T), true where there is no token."""
+    limit = tokenizer.model_max_length
+    encoded = tokenizer(list(captions), padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    return encoded.input_ids, encoded.attention_mask == 0
+
+
+def load_coarse(device: str | torch.device = "cpu") -> CoarseColorizer:
+    """Loads the embedded colorizer; its words are those of the embedded base model's tokenizer."""
+    from safetensors.torch import load_file
+    from transformers import CLIPTokenizer
+
+    folder, device = embedded_folder("coarse"), torch.device(device)
+    net = CoarseNet(CoarseConfig.read(folder))
+    net.load_state_dict(load_file(folder / "model.safetensors"), strict=False)  # batch counters are not kept
+    freeze(net, device)
+    return CoarseColorizer(
+        net=net,
+        tokenizer=CLIPTokenizer.from_pretrained(embedded_folder("mini") / "tokenizer"),
+        vocabulary=embedded_vocabulary(),
+        digest=weights_digest(folder)[0],
+        device=device,
+    )
+
+
+def save_coarse(folder: Path, net: CoarseNet) -> None:
+    """Writes `config.json` and `model.safetensors` (float16)."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(asdict(net.config), indent=2) + "\n", encoding="utf-8")
+    weights = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in net.state_dict().items()
+        if "num_batches_tracked" not in name
+    }
+    save_file(weights, folder / "model.safetensors")

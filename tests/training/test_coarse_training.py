@@ -1,0 +1,192 @@
+"""What the coarse colorizer is trained on: parts by shoot, recoloured things, scans; and the training, for seconds."""
+
+import io
+from collections import defaultdict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from diffcolor.coarse import CoarseConfig, CoarseNet
+from training.__main__ import main
+from training.colors import luma, name_pixels, paint
+from training.scanning import age, mount
+from training.shoots import PHOTOGRAPHS, pack, part_of, read_pack, shoots
+from training.train_coarse import color_loss
+from training.wording import NAMED, denial, describe, nonsense, recolor_named
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def picture(seed: int, size: tuple[int, int] = (150, 110)) -> Image.Image:
+    cells = np.random.default_rng(seed).integers(60, 230, (5, 7, 3), np.uint8)
+    return Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pack")
+    titles = [f"A {word} beside the {word} road near a {word} mill" for word in "abcdefgh"]
+    titles = [title.replace(word, word * 4) for title, word in zip(titles, "abcdefgh", strict=True)]
+    slides = [{"id": f"k{n}", "title": titles[n % 8], "image": jpeg(np.asarray(picture(n)))} for n in range(40)]
+    said = [{"id": f"k{n}", "caption": f"a red barn number {n}, blue sky"} for n in range(40)]
+    others = []
+    for number in range(30):
+        made = picture(100 + number // 2, (220, 170))  # two of each, one a little lighter
+        pixels = np.clip(np.asarray(made, np.int16) + number % 2 * 6, 0, 255).astype(np.uint8)
+        kind = ("various", "small", "clothing")[number // 2 % 3]
+        others.append({"id": f"v{number}", "set": kind, "label": "a dress", "caption": "", "image": jpeg(pixels)})
+    for name, rows in {"slides": slides, "said": said, "others": others}.items():
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+    pack(folder / "slides.parquet", folder / "said.parquet", folder / "others.parquet", folder / "pack.parquet")
+    return folder / "pack.parquet"
+
+
+def test_a_shoot_is_wholly_in_one_part(packed):
+    rows = pq.read_table(packed).to_pylist()
+    by_title, by_picture = defaultdict(set), defaultdict(set)
+    for row in rows:
+        if row["set"] == "kodachrome":
+            by_title[row["title"]].add((row["shoot"], row["part"]))
+        else:
+            by_picture[int(row["id"][1:]) // 2].add((row["shoot"], row["part"]))
+    assert all(len(found) == 1 for found in (*by_title.values(), *by_picture.values()))
+    assert len({row["shoot"] for row in rows}) >= 12
+    assert all(row["part"] == part_of(row["shoot"]) for row in rows)
+
+
+def test_shoots_do_not_depend_on_the_order(packed):
+    rows = pq.read_table(packed).to_pylist()
+    order = np.random.default_rng(0).permutation(len(rows))
+    again = shoots([rows[i] for i in order])
+    assert {rows[i]["id"]: name for i, name in zip(order, again, strict=True)} == {
+        row["id"]: row["shoot"] for row in rows
+    }
+
+
+def test_captions_and_titles_come_with_their_pictures(packed):
+    found = [
+        one for part in ("train", "validation", "test") for some in read_pack(packed, part).values() for one in some
+    ]
+    slides = [one for one in found if one.id.startswith("k")]
+    assert slides
+    for one in slides:
+        assert one.caption == f"a red barn number {one.id[1:]}, blue sky"
+        assert min(one.pixels.shape[:2]) <= 144
+    assert PHOTOGRAPHS == ("kodachrome", "various", "small")
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("a woman in a pale blue dress and white apron", ["blue", "white"]),
+        ("reddish brown brick mill, deep blue sky", ["brown", "blue"]),
+        ("a gray-blue plate", ["gray-blue"]),
+        ("a man reading", []),
+    ],
+)
+def test_colour_words_of_a_caption(caption, words):
+    assert [found[1] for found in NAMED.finditer(caption)] == words
+
+
+def test_the_named_thing_alone_is_repainted_at_its_own_luma():
+    generator = np.random.default_rng(3)
+    ground = paint(np.full((96, 96, 3), 0.55, np.float32), "brown", generator)
+    ground[20:60, 30:70] = paint(np.full((40, 40, 3), 0.45, np.float32), "blue", generator)
+    inside = np.zeros((96, 96), bool)
+    inside[20:60, 30:70] = True
+    for seed in range(12):
+        said, changed, mask = recolor_named("a blue car on brown earth", ground, np.random.default_rng(seed))
+        assert "blue" not in said
+        assert said.endswith("car on brown earth")
+        assert np.abs(luma(changed) - luma(ground)).max() < 1e-3
+        assert np.abs(changed - ground)[~inside].max() < 0.5, "only its rim is softened"
+        assert np.abs(changed - ground)[:15].max() == 0
+        assert mask[40, 50] == 1
+        assert np.abs(changed - ground)[40, 50].max() > 0.05
+
+
+@pytest.mark.parametrize("caption", ["a car on brown earth", "a blue car, blue earth", "a car in gray blue"])
+def test_nothing_is_repainted_where_it_is_not_certain(caption):
+    ground = paint(np.full((64, 64, 3), 0.5, np.float32), "blue", np.random.default_rng(0))
+    assert recolor_named(caption, ground, np.random.default_rng(0)) is None
+
+
+def test_a_denial_names_a_colour_that_is_absent():
+    red = paint(np.full((32, 32, 3), 0.45, np.float32), "red", np.random.default_rng(0))
+    present = set(np.unique(name_pixels(red)).tolist())
+    for seed in range(20):
+        said = denial(red, np.random.default_rng(seed))
+        assert said
+        assert not any(said.endswith(name) for name in present)
+
+
+def test_a_caption_is_one_of_what_is_known():
+    pixels = np.asarray(picture(0), np.float32) / 255
+    said = {describe("A barn", "a red barn, blue sky", pixels, np.random.default_rng(seed)) for seed in range(200)}
+    assert "" in said
+    assert any("red barn" in one for one in said)
+    assert any("A barn" in one for one in said)
+    assert all(nonsense(np.random.default_rng(seed)).isascii() for seed in range(5))
+
+
+def test_age_keeps_the_size_and_mounts_have_no_colour():
+    gray = luma(np.asarray(picture(1), np.float32) / 255)
+    for seed in range(40):
+        aged = age(gray, np.random.default_rng(seed))
+        assert aged.shape == gray.shape
+        assert aged.dtype == np.float32
+        assert aged.min() >= 0
+        assert aged.max() <= 1
+    for seed in range(20):
+        sheet, outside = mount(np.asarray(picture(1), np.float32) / 255, np.random.default_rng(seed))
+        assert np.ptp(sheet[outside], axis=-1).max() < 1e-6
+        assert np.ptp(sheet[~outside], axis=-1).max() > 0.1
+
+
+def test_the_loss_prefers_colour_to_the_wash_of_both():
+    """A vivid quarter of a picture counts for more than the gray rest: the mean of all is worse than the truth."""
+    truth = torch.zeros(1, 2, 8, 8)
+    truth[:, 0, :2] = 40.0
+    none = torch.zeros(1, 1, 8, 8)
+    wash, gray = torch.zeros_like(truth), torch.zeros_like(truth)
+    wash[:, 0] = 10.0
+    assert color_loss(truth, truth, none) < color_loss(wash, truth, none)
+    assert color_loss(wash, truth, none) < color_loss(gray, truth, none)
+    assert color_loss(wash, truth, none + 1) > color_loss(wash, truth, none)
+
+
+def test_a_colorizer_is_trained_resumed_and_exported(packed, tmp_path, monkeypatch):
+    stamps = tmp_path / "stamps" / "household"
+    stamps.mkdir(parents=True)
+    for number in range(6):
+        pixels = np.zeros((60, 50, 4), np.uint8)
+        pixels[10:50, 10:40] = [200, 40 * number, 20, 255]
+        Image.fromarray(pixels).save(stamps / f"{number}.png")
+        (stamps / f"{number}.txt").write_text(f"Cup {'abcdef'[number]}.\n", encoding="utf-8")
+    monkeypatch.setattr("training.train_coarse.BATCH_SIZE", 2)
+
+    def train(command: str, *options: str) -> None:
+        places = ["--pack", packed, "--stamps", tmp_path / "stamps", "--runs", tmp_path / "r", "--threads", "1"]
+        main([str(one) for one in [command, *places, *options]])
+
+    train("coarse", "--decay-steps", "2", "--workers", "0")
+    first = torch.load(tmp_path / "r" / "coarse" / "coarse.pt", weights_only=True)
+    train("coarse", "--decay-steps", "2", "--workers", "0")
+    second = torch.load(tmp_path / "r" / "coarse" / "coarse.pt", weights_only=True)
+    assert second["step"] > first["step"]
+    train("export-coarse", "--out", str(tmp_path / "out"))
+    net = CoarseNet(CoarseConfig.read(tmp_path / "out" / "coarse"))
+    weights = load_file(tmp_path / "out" / "coarse" / "model.safetensors")
+    missing, unexpected = net.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert all("num_batches_tracked" in name for name in missing)
+    assert (tmp_path / "out" / "coarse" / "model.safetensors").stat().st_size < 20e6
