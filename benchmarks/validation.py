@@ -61,8 +61,8 @@ class Case:
 def photographs(pack: Path, part: str) -> list[Case]:
     """A part's photographs (whole scenes, in their archived colours) with the archive's titles.
 
-    In some of the validation and test parts, one thing of a colour that the caption names is boxed (BOXES; drawn by eye, before any
-    model saw the pictures).
+    In some of the validation and test parts, one thing of a colour that the caption names is boxed (BOXES; drawn by
+    eye, before any model saw the pictures).
     """
     with BOXES.open(encoding="utf-8", newline="") as stream:
         boxes = {row["id"]: row for row in csv.DictReader(stream)}

@@ -25,7 +25,7 @@ class ArtifactRecord:
         gray_sha256: of the decoded gray array that was fitted.
         primary_image: key of stage 1's picture, which holds the exact gray scan as its luma.
         primary_preview: key of its preview.
-        coarse_digest: of the coarse colorizer; "" in artifacts of version 0.1.0, which had none.
+        coarse_digest: of the coarse colorizer; "" where it had no part in the pictures.
     """
 
     base_model: str

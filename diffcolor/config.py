@@ -162,6 +162,11 @@ class Config:
     def __post_init__(self) -> None:
         _require(bool(self.etas), "etas is empty: at least one interpolation weight is needed")
 
+    @property
+    def uses_coarse(self) -> bool:
+        """Whether the coarse colorizer has a part in the pictures."""
+        return "coarse" in (self.fit.primary.start, self.sample.start)
+
     def starting_from(self, start: Start) -> "Config":
         """The same configuration with another start of all sampling."""
         primary, sample = (replace(one, start=start.value) for one in (self.fit.primary, self.sample))

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffcolor.base_model import embedded_folder, freeze, weights_digest
 from diffcolor.config import MINI
 from diffcolor.errors import BaseModelError
+from diffcolor.words import EVERY_WORD, Vocabulary, embedded_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class Judge:
         image_size: (height, width) of the pictures that it sees.
         mean, std: (3, 1, 1), normalization of its input.
         digest: sha256 (hex) of its weights.
+        vocabulary: the words that it reads.
     """
 
     model: Any
@@ -32,6 +34,7 @@ class Judge:
     name: str
     digest: str
     device: torch.device
+    vocabulary: Vocabulary = EVERY_WORD
 
     def image_features(self, rgb: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, D), unit norm; differentiable."""
@@ -42,7 +45,12 @@ class Judge:
     @torch.no_grad()
     def text_features(self, prompts: list[str]) -> Tensor:
         """N prompts to (N, D), unit norm."""
-        return F.normalize(self.model.encode_text(self.tokenize(prompts).to(self.device)).float(), dim=-1)
+        return F.normalize(
+            self.model.encode_text(
+                self.tokenize([self.vocabulary.read(prompt) for prompt in prompts]).to(self.device)
+            ).float(),
+            dim=-1,
+        )
 
 
 def load_judge(name: str = MINI, device: str | torch.device = "cpu") -> Judge:
@@ -78,6 +86,7 @@ def load_judge(name: str = MINI, device: str | torch.device = "cpu") -> Judge:
         name=name,
         digest=weights_digest(folder)[0] if local else _state_digest(state),
         device=device,
+        vocabulary=embedded_vocabulary() if name == MINI else EVERY_WORD,
     )
 
 

@@ -72,7 +72,12 @@ def embed_prompts(base: BaseModel, prompts: list[str]) -> Tensor:
 
 def embed_identified(base: BaseModel, prompts: list[str]) -> Tensor:
     """`embed_prompts` of the prompts with a unique identifier before each noun."""
-    return _embed(base, [with_identifiers(base.vocabulary.read(prompt), base.tokenizer) for prompt in prompts])
+    return _embed(base, [identified(prompt, base.vocabulary, base.tokenizer) for prompt in prompts])
+
+
+def identified(prompt: str, vocabulary: Vocabulary, tokenizer: Any) -> str:
+    """The prompt as the model reads it, with a unique identifier before each noun."""
+    return with_identifiers(vocabulary.read(prompt), tokenizer)
 
 
 @torch.no_grad()

@@ -144,7 +144,7 @@ def refine_unet(options: Namespace) -> None:
         nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         step += 1
-        update_average(average, unet, step - first, 0.998)
+        update_average(average, unet, step, 0.998)
         losses.append(loss.item())
         if time.monotonic() - told > 300:
             save()

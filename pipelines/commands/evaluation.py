@@ -76,7 +76,11 @@ def evaluate(
             raise typer.Exit(ExitCode.USAGE)
         keys = write_tables(store, found, name)
     if as_json:
-        document = {"verdict": asdict(found.verdict()), "summary": found.summary(), "crowd": found.dataset_metrics}
+        document = {
+            "verdict": {**asdict(found.verdict()), "sentence": found.verdict().sentence()},
+            "summary": found.summary(),
+            "crowd": found.dataset_metrics,
+        }
         print_json({**document, "missing": found.missing, "rows": found.rows})
         return
     for line in rows_of(found):

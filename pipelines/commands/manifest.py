@@ -154,13 +154,13 @@ def show(
     from pipelines.operations.prompt_survey import PromptSurvey
 
     with reported():
+        survey = PromptSurvey(base_model)
         # A validator of its own: rows with problems are left out here, `validate` names them.
         rows = list(islice(read_rows(manifest, columns(column), None, Validator(folder_of(manifest))), limit))
     if as_json:
         hidden = {"image_bytes"}
         print_json([{key: value for key, value in asdict(row).items() if key not in hidden} for row in rows])
         return
-    survey = PromptSurvey(base_model)
     for row in rows:
         typer.echo(f"{row.id}\n  image    {row.image or 'image_bytes'}\n  caption  {row.caption}")
         for prompt in row.target_prompts:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from diffcolor.config import MINI, Preset
+from diffcolor.config import MINI, NO_BASE, Preset
 from pipelines.commands.running import run_here, run_in_cluster
 from pipelines.commands.terminal import (
     CLUSTER,
@@ -181,6 +181,8 @@ def submit(
 ) -> None:
     """Colorize a manifest. Submitting again to the same output does only what is missing."""
     config = configured(preset, base_model, start)
+    if eta and base_model == NO_BASE:
+        raise typer.BadParameter("--eta: without a base model there are no embeddings to interpolate")
     request = JobRequest(
         manifest=manifest,
         spec=JobSpec(

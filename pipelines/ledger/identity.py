@@ -21,7 +21,7 @@ def _digest(facts: dict) -> str:
 
 def _fit_settings(models: ModelIdentity, config: Config) -> dict:
     settings = {"fit": digest(config.fit), "base_model": models.base_model_digest, "judge": models.judge_digest}
-    if "coarse" in (config.fit.primary.start, config.sample.start):
+    if config.uses_coarse:
         settings["coarse"] = models.coarse_digest
     return settings
 

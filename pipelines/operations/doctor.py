@@ -61,11 +61,13 @@ def _gpu() -> Finding:
 
 def _models(base_model: str, judge: str) -> Iterator[Finding]:
     from diffcolor.base_model import load_base_model
+    from diffcolor.coarse import load_coarse
     from diffcolor.config import NO_BASE
     from diffcolor.errors import DiffColorError
     from diffcolor.judge import load_judge
 
     wanted: list[tuple[str, str, Callable[..., Any]]] = [("judge", judge, load_judge)]
+    wanted.append(("coarse colorizer", "embedded", lambda _, device: load_coarse(device)))
     if base_model != NO_BASE:
         wanted.insert(0, ("base model", base_model, load_base_model))
     for what, name, load in wanted:
@@ -76,7 +78,7 @@ def _models(base_model: str, judge: str) -> Iterator[Finding]:
             yield Finding(BAD, what, str(error))
         else:
             seconds = time.monotonic() - started
-            yield Finding(GOOD, what, f"{loaded.name}, digest {loaded.digest[:16]}, loaded in {seconds:.1f} s")
+            yield Finding(GOOD, what, f"{name}, digest {loaded.digest[:16]}, loaded in {seconds:.1f} s")
 
 
 def _store(output: str) -> Iterator[Finding]:

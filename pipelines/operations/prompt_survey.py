@@ -5,6 +5,7 @@ from typing import Any
 
 from diffcolor.base_model import embedded_folder
 from diffcolor.config import MINI, NO_BASE
+from diffcolor.errors import BaseModelError
 from diffcolor.prompts import prompt_advice
 from diffcolor.words import EVERY_WORD, embedded_vocabulary
 from manifests.schema import ManifestRow
@@ -27,4 +28,9 @@ def _tokenizer(folder: Path) -> Any:
     """A model folder's; None for a model of the hub, which is not downloaded for this."""
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
+    if not (folder / "tokenizer").is_dir():
+        return None
+    try:
+        return CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    except Exception as error:  # transformers raises many types for an unsuitable folder
+        raise BaseModelError(str(folder), f"its tokenizer cannot be read ({type(error).__name__}: {error})") from error

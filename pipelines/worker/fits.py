@@ -5,7 +5,7 @@ from diffcolor.colorize import Fitted
 from diffcolor.config import Config, digest
 from diffcolor.errors import ArtifactError
 from diffcolor.models import Models
-from diffcolor.prompts import with_identifiers
+from diffcolor.prompts import identified
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
 from pipelines.images.paint import check_luma
@@ -61,7 +61,7 @@ class FitStore:
             base_model_digest=ours.base_model_digest,
             config_digest=digest(self.config),
             context_prompt=manifest_row.caption,
-            identified_prompt=with_identifiers(manifest_row.caption, self.models.tokenizer),
+            identified_prompt=identified(manifest_row.caption, self.models.vocabulary, self.models.tokenizer),
             anti_color_prompts=row.scan.anti_color_prompts,
             seed=manifest_row.seed,
             height=row.scan.gray.shape[-2],
@@ -69,7 +69,7 @@ class FitStore:
             gray_sha256=row.gray_sha256,
             primary_image=primary.key,
             primary_preview=preview,
-            coarse_digest=ours.coarse_digest,
+            coarse_digest=ours.coarse_digest if self.config.uses_coarse else "",
         )
         content, key = to_bytes(fitted, record), artifact_key(row.id, row.request.fit_key)
         if not self.store.create(key, content):

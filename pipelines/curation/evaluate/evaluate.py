@@ -32,6 +32,7 @@ class Evaluation:
 
     Attributes:
         rows: for each picture its `id`, `prompt` and figures.
+        groups: for each picture its series, or its id: intervals of the verdict are over these.
         missing: by id, why a row could not be compared.
         dataset_metrics: figures of all pictures together. FID and KID; `series_spread` and `series_spread_truth`, which
             are how far the pictures of a series (the rows of one group_id) are apart in colour, as a mean over all
@@ -39,12 +40,13 @@ class Evaluation:
     """
 
     rows: list[dict[str, Any]]
+    groups: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     dataset_metrics: dict[str, float] = field(default_factory=dict)
 
     def verdict(self) -> Verdict:
         """Error and colourfulness of all pictures together, beside the floors."""
-        return verdict(self.rows)
+        return verdict(self.rows, self.groups or None)
 
     def summary(self) -> dict[str, tuple[float, float, float, int]]:
         """Mean, low and high end of its 95 % interval, and number of pictures, of each figure."""
@@ -78,6 +80,7 @@ def evaluate(
         perceptual: computes LPIPS, FID and KID.
     """
     store, rows, missing = Store(output), [], {}
+    groups: list[str] = []
     series: dict[str, list] = defaultdict(list)
     for row in Ledger(store).current():
         if row.status != OK:
@@ -117,11 +120,12 @@ def evaluate(
         for name, judge in (judged or {}).items():
             figures |= {f"{name}_{key}": value for key, value in judge(rgb, prompt, row).items()}
         rows.append(figures)
+        groups.append(row.group_id or row.id)
     dataset_metrics = perceptual.dataset_metrics() if perceptual else {}
     apart = [(spread(ours), spread(true)) for ours, true in _of_several(series)]
     if apart:
         dataset_metrics["series_spread"], dataset_metrics["series_spread_truth"] = np.mean(apart, axis=0).tolist()
-    return Evaluation(rows=rows, missing=missing, dataset_metrics=dataset_metrics)
+    return Evaluation(rows=rows, groups=groups, missing=missing, dataset_metrics=dataset_metrics)
 
 
 def _of_several(series: dict[str, list]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:

@@ -11,6 +11,7 @@ from pipelines.curation.evaluate.floors import FLOORS, ORACLES
 
 OURS = "ours"
 _DRAWS = 2000
+ENOUGH = 6  # groups, below which an interval says nothing
 Rows = Sequence[dict[str, Any]]
 Statistic = Callable[[NDArray[np.int64]], float]
 
@@ -51,6 +52,7 @@ class Verdict:
     """
 
     pictures: int
+    groups: int
     lines: tuple[Line, ...]
     against_table: Pooled
     hue_agreement: Pooled
@@ -58,13 +60,15 @@ class Verdict:
 
     @property
     def beats_table(self) -> bool:
-        return self.against_table.high < 0
+        return self.against_table.high < 0 and self.groups >= ENOUGH
 
     def sentence(self) -> str:
         """Whether the colours are better than a table's that knows nothing but gray values."""
         by_name = {line.name: line.error.value for line in self.lines}
         figures = f"error {by_name[OURS]:.3f} of gray's, the gray-value table {by_name['table']:.3f}"
         apart = f"difference {self.against_table.text('+.3f')}"
+        if self.groups < ENOUGH:
+            return f"too few pictures to tell ours from the gray-value table: {figures}"
         if self.beats_table:
             return f"better than the gray-value table: {figures}; {apart}"
         if self.against_table.low > 0:
@@ -101,6 +105,7 @@ def verdict(rows: Rows, groups: Sequence[object] | None = None) -> Verdict:
     hues = column("hue_agreement")
     return Verdict(
         pictures=len(rows),
+        groups=len(grouped),
         lines=tuple(
             Line(name=name, error=pooled(share(errors[name], gray)), colorfulness=pooled(share(colors[name], true)))
             for name in errors
