@@ -61,7 +61,7 @@ class _Residual(nn.Module):
 
 
 class _Reading(nn.Module):
-    """Lets every place of a picture read the caption; at the coarsest level the places see each other, too."""
+    """Lets every place of a picture read the caption; at the two coarsest levels the places see each other, too."""
 
     def __init__(self, width: int, text_width: int, *, sees_itself: bool) -> None:
         super().__init__()
