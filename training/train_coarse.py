@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTokenizer
 
 from diffcolor.base_model import embedded_folder, resolve_device
 from diffcolor.coarse import CoarseConfig, CoarseNet, save_coarse, tokenize
@@ -29,7 +29,7 @@ from training.stamps import Stamp, load_stamps, split_stamps
 from training.wording import colored_label, describe, recolor_named
 
 BATCH_SIZE = 24
-RATES = {"decoder": 5e-4, "text": 2e-4, "encoder": 1e-4}
+RATES = {"decoder": 5e-4, "text": 4e-4, "encoder": 1e-4}
 WARMUP = 200
 SHAPES = ((128, 128), (128, 160), (160, 128), (128, 192), (160, 160))
 SHARES = {
@@ -120,10 +120,9 @@ def color_loss(predicted: Tensor, truth: Tensor, extra: Tensor) -> Tensor:
 
 
 def start(pretrained: Path | None = None) -> CoarseNet:
-    """The network with an ImageNet encoder (EfficientNet-Lite0), if given, and the embedded base model's text tower."""
-    text = CLIPTextModel.from_pretrained(embedded_folder("mini") / "text_encoder")
-    net = CoarseNet(CoarseConfig(text={name: getattr(text.config, name) for name in TEXT_SETTINGS}))
-    net.text.load_state_dict(text.state_dict())
+    """The network with an ImageNet encoder (EfficientNet-Lite0), if given, and an untrained text tower."""
+    text = CLIPTextConfig.from_pretrained(embedded_folder("mini") / "text_encoder")
+    net = CoarseNet(CoarseConfig(text={name: getattr(text, name) for name in TEXT_SETTINGS}))
     if pretrained:
         import timm
 
