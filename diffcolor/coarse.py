@@ -21,6 +21,7 @@ from diffcolor.words import Vocabulary, embedded_vocabulary
 
 AB_SCALE = 30.0  # units of a*b* for an output of 1
 SIZE_MULTIPLE = 32  # the encoder's coarsest stride
+DROPPED = 0.15  # of the features' channels, while it is trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,7 @@ class CoarseNet(nn.Module):
         self.encoder = encoder
         channels, widths, text = encoder.feature_info.channels(), config.widths, config.text["hidden_size"]
         self.text: Any = CLIPTextModel(CLIPTextConfig(**config.text))
+        self.drop = nn.Dropout2d(DROPPED)
         self.lateral = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(channels, widths, strict=True))
         self.down = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(3))
         self.blocks = nn.ModuleList(_Residual(w) for w in widths)
@@ -113,7 +115,7 @@ class CoarseNet(nn.Module):
         features = self.encoder((gray * 2 - 1).expand(-1, 3, -1, -1))
         x = None
         for level in (3, 2, 1, 0):
-            own = self.lateral[level](features[level])
+            own = self.lateral[level](self.drop(features[level]))
             if x is not None:
                 own = own + F.interpolate(self.down[level](x), own.shape[-2:], mode="bilinear")
             x = self.blocks[level](own)

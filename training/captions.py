@@ -13,8 +13,6 @@ COLORABLE = (
     "woman", "man", "girl", "boy", "worker", "farmer", "tree", "garden", "street", "road", "railroad", "bridge",
     "shop", "school", "wall", "river", "lake", "trees", "mountains", "fields", "houses", "cars", "trucks", "planes",
 )  # fmt: skip
-PEOPLE = ("woman", "women", "girl", "man", "men", "boy", "worker", "mother", "farmer", "wife", "children", "boys")
-WORN = ("dress", "shirt", "coat", "suit", "jacket", "blouse", "sweater")
 NAMELESS = ("a photograph", "a color photograph", "a colorful photograph", "a picture", "an outdoor scene")
 
 
@@ -71,38 +69,3 @@ def color_a_noun(title: str, picture: np.ndarray, generator: np.random.Generator
         return title
     noun = str(generator.choice(found))
     return re.sub(rf"\b{noun}\b", f"{spoken(name, generator)} {noun}", title, count=1, flags=re.IGNORECASE)
-
-
-def caption_photograph(title: str, picture: np.ndarray, generator: np.random.Generator) -> str:
-    """Composes one caption of a photograph (crop).
-
-    Args:
-        title: the archive's title, cleaned.
-        picture: the crop itself, float32 (H, W, 3) in [0, 1]: colours are measured on it.
-        generator: chooses what is said.
-    """
-    draw = generator.random()
-    title = title.split(". ")[0]
-    head = title.split(",")[0] if generator.random() < 0.5 else title
-    if draw < 0.12:
-        head = str(generator.choice(NAMELESS))
-    elif generator.random() < 0.3:
-        head = color_a_noun(head, picture, generator)
-    caption = str(generator.choice(OPENINGS)) + head if draw >= 0.12 else head
-    if generator.random() < 0.6:
-        phrases = measured_phrases(picture, generator)
-        if not phrases or generator.random() < 0.25:
-            phrases.append(tones(picture, generator))
-        generator.shuffle(phrases)
-        caption += "".join(f", {phrase}" for phrase in phrases[: int(generator.integers(1, 4))])
-    return caption
-
-
-def caption_recolored(title: str, name: str, generator: np.random.Generator) -> str:
-    """Composes the caption of a photograph of which one region was repainted."""
-    word, head = spoken(name, generator), title.split(",")[0]
-    has_people = any(re.search(rf"\b{noun}\b", title.lower()) for noun in PEOPLE)
-    thing = str(generator.choice(WORN if has_people and generator.random() < 0.7 else ("object", "thing")))
-    article = "an" if word[0] in "aeiou" else "a"
-    joint = "in" if thing in WORN else "with"
-    return f"{head} {joint} {article} {word} {thing}"

@@ -1,27 +1,13 @@
-"""The FSA/OWI Kodachromes: mounts cropped away, casts lessened, colourless slides dropped, split by title."""
+"""The FSA/OWI Kodachromes: mounts cropped away, colourless slides and those with strong casts dropped."""
 
-import io
 import re
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as parquet
-from PIL import Image
 
 from training.colors import luma, to_lab
-from training.stamps import is_held_out
 
 EDGE = 6  # pixels of a 150 px picture that may hold the slide's white or green rim
 LONGEST_FRAME = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Photograph:
-    """One usable photograph: (H, W, 3) uint8 pixels and its cleaned title."""
-
-    pixels: np.ndarray
-    title: str
 
 
 def crop_mount(picture: np.ndarray) -> np.ndarray:
@@ -61,27 +47,3 @@ def clean_title(title: str) -> str:
     """Takes the archive's brackets, question marks and year out of a title."""
     title = re.sub(r"[\[\]\"?]|\(\s*\)|\s*\b19[34]\d\b\.?", "", title)
     return re.sub(r"\s+", " ", title).strip(" .,") or "a photograph"
-
-
-def load_photographs(path: Path, corrected: bool = True) -> tuple[list[Photograph], list[Photograph]]:
-    """Reads the parquet (columns `title`, `image`: JPEG bytes).
-
-    Args:
-        path: the file.
-        corrected: lessen casts and under-exposure; False leaves the slides' colours as they are archived. The same
-            slides are usable either way.
-
-    Returns:
-        the photographs to train on and those held out (about 5 %); no title is in both.
-    """
-    train, held_out = [], []
-    for row in parquet.read_table(path, columns=["title", "image"]).to_pylist():
-        archived = crop_mount(np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB"), dtype=np.float32) / 255)
-        picture = balance(archived)
-        if min(picture.shape[:2]) < 64 or not is_usable(picture):
-            continue
-        title = clean_title(row["title"])
-        kept = held_out if is_held_out(title.lower(), 20) else train
-        pixels = picture if corrected else archived
-        kept.append(Photograph(pixels=np.round(pixels * 255).astype(np.uint8), title=title))
-    return train, held_out

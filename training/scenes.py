@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from training.colors import COLOR_NAMES, HUES, luma, paint, spoken, with_luma
+from training.colors import COLOR_NAMES, HUES, paint, spoken
 from training.stamps import Stamp
 
 MEDIA = ("a photo of", "a photo of", "a photograph of", "a picture of", "a color photograph of", "")
@@ -144,22 +144,3 @@ def compose_scene(
         phrases.append(phrase)
     joint = str(generator.choice([" and ", " next to ", " beside "]))
     return canvas.clip(0, 1), f"{generator.choice(MEDIA)} {joint.join(phrases)}{words}".strip()
-
-
-def recolor_region(picture: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, str]:
-    """Repaints one region of a photograph, found by luma and distance, in a named hue with its luma kept.
-
-    Returns:
-        the picture and the name of the hue.
-    """
-    height, width = picture.shape[:2]
-    row, column = (int(side * generator.uniform(0.25, 0.75)) for side in (height, width))
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    radius = generator.uniform(0.15, 0.4) * min(height, width)
-    distance = ((rows - row) ** 2 + (columns - column) ** 2) / radius**2
-    light = cv2.GaussianBlur(luma(picture), (3, 3), 0)
-    near = np.exp(-(((light - light[row, column]) / 0.16) ** 2)) * np.exp(-(distance**2))
-    mask = (cv2.GaussianBlur(near.astype(np.float32), (3, 3), 0) * 2).clip(0, 1)
-    name = str(generator.choice(HUES))
-    painted = with_luma(paint(picture, name, generator), luma(picture))
-    return picture + (painted - picture) * mask[..., None], name

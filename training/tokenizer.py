@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
@@ -56,7 +57,8 @@ def save_tokenizer(folder: Path, source: PictureSource, merges: int = 3200, capt
         captions: how many captions to learn from.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    texts = [source.draw((32, 32))[1] for _ in range(captions)]
+    generator = np.random.default_rng(0)
+    texts = [source.draw((32, 32), generator).caption for _ in range(captions)]
     texts += [prompt for prompt in anti_color_prompts() for _ in range(50)]
     texts += read_words() * 60 + list(IDENTIFIERS) * 400
     trained = json.loads(train_merges(texts, merges + 512).to_str())["model"]["merges"][:merges]

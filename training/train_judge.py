@@ -1,20 +1,22 @@
 """Trains the judge: a small CLIP whose text tower also conditions the U-Net."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import torch
 from open_clip.model import CLIP
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
-from training.pictures import PictureSource
+from training.pictures import PictureSource, stacked
 from training.prompts import GRAY, contradict, contradictions, spoil
-from training.runs import Clock, log, set_learning_rate, update_average
+from training.runs import Budget, Run
 from training.tokenizer import CONTEXT_LENGTH
 
+BATCH_SIZE = 96
 IMAGE_SIZE = 64
 PIXEL_MEAN, PIXEL_STD = (0.45, 0.44, 0.42), (0.27, 0.26, 0.26)
 
@@ -62,16 +64,14 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str], padding: str | bool 
     return encoded.input_ids
 
 
-def draw_judge_batch(source: PictureSource, count: int, spoilt: bool = True) -> tuple[Tensor, list[str]]:
+def draw_judge_batch(
+    source: PictureSource, count: int, generator: np.random.Generator, spoilt: bool = True
+) -> tuple[Tensor, list[str]]:
     """Normalized pictures (B, 3, 64, 64), some of them spoilt, and their captions."""
-    pictures, captions = [], []
-    for _ in range(count):
-        picture, caption = source.draw((IMAGE_SIZE, IMAGE_SIZE))
-        if spoilt:
-            picture, caption = spoil(picture, caption, source.generator)
-        pictures.append(picture.transpose(2, 0, 1))
-        captions.append(caption)
-    return normalize(np.ascontiguousarray(np.stack(pictures), dtype=np.float32)), captions
+    drawn = list(source.draw_named((IMAGE_SIZE, IMAGE_SIZE), count, generator))
+    if spoilt:
+        drawn = [spoil(picture, caption, generator) for picture, caption in drawn]
+    return normalize(stacked([picture for picture, _ in drawn])), [caption for _, caption in drawn]
 
 
 def contrastive_loss(image_features: Tensor, text_features: Tensor, wrong_features: Tensor, scale: Tensor) -> Tensor:
@@ -125,55 +125,23 @@ def evaluate_judge(judge: CLIP, tokenizer: CLIPTokenizer, batch: tuple[Tensor, l
     }
 
 
-def train_judge(
-    source: PictureSource,
-    held_out: PictureSource,
-    tokenizer: CLIPTokenizer,
-    out: Path,
-    minutes: float,
-    resume: bool,
-    batch_size: int = 96,
-) -> None:
-    """Trains for some minutes; the averaged weights are in `out`/judge.pt every 50 steps and at the end.
-
-    Args:
-        source: training pictures.
-        held_out: pictures for the log's figures.
-        tokenizer: of the text tower.
-        out: folder of log and weights.
-        minutes: budget.
-        resume: start from the averaged weights of `out`/judge.pt.
-        batch_size: pictures a step.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    judge, average = build_judge(len(tokenizer)), build_judge(len(tokenizer)).eval().requires_grad_(False)
-    if resume:
-        judge.load_state_dict(torch.load(out / "judge.pt"))
-    average.load_state_dict(judge.state_dict())
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05)
-    check = draw_judge_batch(held_out, 64, spoilt=False)
-    clock, step = Clock(minutes=minutes), 0
-    for step in clock.steps():
-        set_learning_rate(optimizer, 1e-3, clock.share(), step, warmup=60)
-        pictures, captions = draw_judge_batch(source, batch_size)
-        wrong = contradictions(captions, source.generator)
+def train_judge(options: Namespace, source: PictureSource, held_out: PictureSource, tokenizer: CLIPTokenizer) -> None:
+    """Goes on from the checkpoint in RUNS/judge, if there is one; the captions keep to `source`."""
+    judge = build_judge(len(tokenizer))
+    run = Run(options.runs / "judge", judge, {"": 1e-3}, memory=0.99)
+    generator = np.random.default_rng([options.seed, run.step])
+    checked = draw_judge_batch(held_out, 64, np.random.default_rng(1), spoilt=False)
+    budget = Budget(minutes=options.minutes, decay_steps=options.decay_steps)
+    for _ in run.steps(budget, lambda: evaluate_judge(run.average, tokenizer, checked)):
+        pictures, captions = draw_judge_batch(source, BATCH_SIZE, generator)
+        wrong = contradictions(captions, generator)
         with torch.autocast("cpu", torch.bfloat16):
             images = judge.encode_image(pictures)
             texts = encode_short_text(judge, tokenize(tokenizer, captions + wrong))
         images, texts = (functional.normalize(features.float(), dim=-1) for features in (images, texts))
-        loss = contrastive_loss(images, texts[:batch_size], texts[batch_size:], judge.logit_scale.exp())
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
-        optimizer.step()
+        run.learn(contrastive_loss(images, texts[:BATCH_SIZE], texts[BATCH_SIZE:], judge.logit_scale.exp()))
         with torch.no_grad():
             judge.logit_scale.clamp_(0, 4.6052)
-        update_average(average, judge, step, 0.99)
-        if step % 50 == 0:
-            log(out, step=step, share=clock.share(), loss=loss.item(), **evaluate_judge(average, tokenizer, check))
-            torch.save(average.state_dict(), out / "judge.pt")
-    torch.save(average.state_dict(), out / "judge.pt")
-    log(out, step=step, share=1, **evaluate_judge(average, tokenizer, check))
 
 
 def write_judge(folder: Path, state: dict[str, Tensor], vocabulary: int) -> None:

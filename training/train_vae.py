@@ -1,17 +1,17 @@
 """Trains the VAE: 8x down, 8 latent channels, chroma weighted above luma."""
 
-import time
-from pathlib import Path
+from argparse import Namespace
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from training.pictures import PictureSource, gray_version
-from training.runs import Clock, log, set_learning_rate, update_average
+from training.pictures import PictureSource, gray_version, stacked
+from training.runs import Budget, Run
 
-SMALL, LARGE = (16, (64, 64)), (4, (128, 128))  # batch size and shape of most steps, and of the last
+SMALL, LARGE = (16, (64, 64)), (4, (128, 128))  # batch size and shape; the large ones are for the end
 
 
 def build_vae() -> AutoencoderKL:
@@ -55,9 +55,15 @@ def reconstruction_loss(decoded: Tensor, pictures: Tensor) -> Tensor:
     return loss
 
 
-def training_batch(source: PictureSource, count: int, shape: tuple[int, int], gray_share: float = 0.15) -> Tensor:
+def training_batch(
+    source: PictureSource,
+    count: int,
+    shape: tuple[int, int],
+    generator: np.random.Generator,
+    gray_share: float = 0.15,
+) -> Tensor:
     """(count, 3, H, W) in [-1, 1]; the first `gray_share` of it turned gray."""
-    pictures, _ = source.draw_batch(count, shape)
+    pictures = stacked([source.draw(shape, generator).picture for _ in range(count)])
     grays = round(count * gray_share)
     pictures[:grays] = gray_version(pictures[:grays])
     return (torch.from_numpy(pictures) * 2 - 1).to(memory_format=torch.channels_last)
@@ -101,41 +107,17 @@ def evaluate_vae(vae: AutoencoderKL, pictures: Tensor) -> dict[str, float]:
     return figures | {"latent_std": float(latents.std())}
 
 
-def train_vae(source: PictureSource, held_out: PictureSource, out: Path, minutes: float, resume: bool) -> None:
-    """Trains for some minutes; the averaged weights are in `out`/vae.pt every 5 minutes and at the end.
-
-    Args:
-        source: training pictures.
-        held_out: pictures for the log's figures.
-        out: folder of log and weights.
-        minutes: budget.
-        resume: start from the averaged weights of `out`/vae.pt.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    vae, average = build_vae().to(memory_format=torch.channels_last), build_vae().eval().requires_grad_(False)
-    if resume:
-        vae.load_state_dict(torch.load(out / "vae.pt"))
-    average.load_state_dict(vae.state_dict())
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
-    check = training_batch(held_out, 32, (128, 128), gray_share=0)
-    clock, saved, step = Clock(minutes=minutes), time.monotonic(), 0
-    for step in clock.steps():
-        set_learning_rate(optimizer, 1.5e-3, clock.share(), step)
-        pictures = training_batch(source, *(SMALL if clock.share() < 0.6 else LARGE))
+def train_vae(options: Namespace, source: PictureSource, held_out: PictureSource) -> None:
+    """Goes on from the checkpoint in RUNS/vae, if there is one."""
+    vae = build_vae().to(memory_format=torch.channels_last)
+    run = Run(options.runs / "vae", vae, {"": 1.5e-3})
+    generator = np.random.default_rng([options.seed, run.step])
+    checked = training_batch(held_out, 32, (128, 128), np.random.default_rng(1), gray_share=0)
+    budget = Budget(minutes=options.minutes, decay_steps=options.decay_steps)
+    for _ in run.steps(budget, lambda: evaluate_vae(run.average, checked)):
+        pictures = training_batch(source, *(LARGE if options.decay_steps else SMALL), generator)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(pictures).latent_dist
             decoded = vae.decode(posterior.sample()).sample.float()
         per_latent = posterior.kl().float().mean() / posterior.mean[0].numel()
-        loss = reconstruction_loss(decoded, pictures) + 3e-4 * per_latent
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        update_average(average, vae, step, 0.998)
-        if step % 200 == 0:
-            log(out, step=step, share=clock.share(), loss=loss.item(), **evaluate_vae(average, check))
-        if time.monotonic() - saved > 300:
-            torch.save(average.state_dict(), out / "vae.pt")
-            saved = time.monotonic()
-    torch.save(average.state_dict(), out / "vae.pt")
-    log(out, step=step, share=1, **evaluate_vae(average, check))
+        run.learn(reconstruction_loss(decoded, pictures) + 3e-4 * per_latent)

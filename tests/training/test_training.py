@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +19,12 @@ from diffcolor.base_model import load_base_model
 from diffcolor.judge import load_judge
 from training.__main__ import main
 from training.colors import COLOR_OF_WORD
-from training.photographs import load_photographs
 from training.pool import Pool
 from training.prompts import contradict, contradictions
+from training.runs import Budget, Run
 from training.stamps import is_held_out, load_stamps, split_stamps
 from training.train_judge import contrastive_loss
-from training.train_unet import build_scheduler, color_axes, spoil_color, velocity_batch
+from training.train_unet import build_scheduler, color_axes, draw_starts, velocity_batch
 from training.train_vae import standardize_latents
 
 
@@ -106,35 +106,35 @@ def test_standardized_latents_are_standard_and_decode_to_the_same():
     assert vae.config.scaling_factor == 1
 
 
-def test_only_noisy_latents_are_spoilt_and_their_luminance_is_not():
-    torch.manual_seed(0)
-    latents, grays = torch.randn(900, 4, 6, 6), torch.zeros(900, 4, 6, 6)
-    latents[:, :2], grays[:, :2] = 3.0, 3.0  # two channels of luminance, equal in both
-    timesteps = torch.randint(0, 1000, (900,))
-    spoilt = spoil_color(latents, grays, timesteps)
-    changed = (spoilt != latents).flatten(1).any(1)
-    assert not changed[timesteps < 50].any()
-    assert 0.5 < changed[timesteps >= 50].float().mean() < 0.7
-    assert (spoilt[:, :2] == 3).all()
-    colorless = (spoilt == grays).flatten(1).all(1)
-    assert 0.4 < colorless[changed].float().mean() < 0.6
-    muted = torch.isclose(torch.cosine_similarity(spoilt[:, 2:].flatten(1), latents[:, 2:].flatten(1)), torch.ones(()))
-    assert 0.15 < muted[changed].float().mean() < 0.35
+def pool_of(latents: torch.Tensor) -> Pool:
+    return Pool(
+        latents=latents.half(),
+        grays=torch.zeros_like(latents).half(),
+        starts=torch.full_like(latents, 9.0).half(),
+        captions=[str(k) for k in range(len(latents))],
+    )
 
 
-def test_the_velocity_leads_to_the_true_colors_also_from_spoilt_ones():
+def test_noisy_latents_are_made_of_starts_of_gray_of_the_truth_and_on_the_way_to_it():
+    pool = pool_of(torch.ones(900, 4, 6, 6))
+    starts = draw_starts(pool, np.arange(900), np.random.default_rng(0))[:, 0, 0, 0]
+    assert ((starts >= 0) & (starts <= 9)).all()
+    for value, share in ((9.0, 0.36), (0.0, 0.12), (1.0, 0.2)):
+        assert abs((starts == value).float().mean() - share) < 0.05
+    assert ((starts > 1) & (starts < 9)).float().mean() > 0.15, "coarse colours, partly corrected"
+
+
+def test_the_velocity_leads_to_the_true_colors_also_from_wrong_ones():
     torch.manual_seed(0)
     latents = torch.randn(64, 4, 6, 6)
-    pool = Pool(latents=latents.half(), grays=torch.zeros_like(latents).half(), captions=[str(k) for k in range(64)])
-    told = []  # the captions come last: which pictures the batch holds
-    frozen = SimpleNamespace(embed=lambda captions: told.extend(captions))
     alphas = build_scheduler().alphas_cumprod
-    noisy, timesteps, _, velocity = velocity_batch(pool, frozen, alphas, np.random.default_rng(0))
+    noisy, timesteps, captions, velocity = velocity_batch(pool_of(latents), alphas, np.random.default_rng(0))
     alpha, sigma = (a[timesteps].sqrt()[:, None, None, None] for a in (alphas, 1 - alphas))
     original = alpha * noisy - sigma * velocity
-    for caption, found in zip(told, original, strict=True):
+    assert sum(caption != "" for caption in captions) > len(captions) / 2
+    for caption, found in zip(captions, original, strict=True):
         if caption:  # dropped in a tenth
-            assert torch.allclose(found, latents[int(caption)], atol=2e-3)
+            assert torch.allclose(found, latents[int(caption)], atol=2e-2)
 
 
 def test_the_axes_of_color_are_those_in_which_gray_differs():
@@ -142,7 +142,7 @@ def test_the_axes_of_color_are_those_in_which_gray_differs():
     grays = torch.randn(20, 6, 4, 4, generator=rng)
     color = torch.linalg.qr(torch.randn(6, 2, generator=rng)).Q
     latents = grays + torch.einsum("nkhw,ck->nchw", torch.randn(20, 2, 4, 4, generator=rng), color)
-    axes = color_axes([Pool(latents=latents, grays=grays, captions=[""] * 20)])
+    axes = color_axes([Pool(latents=latents, grays=grays, starts=grays, captions=[""] * 20)])
     assert torch.allclose(axes @ axes.T, color @ color.T, atol=1e-4)
 
 
@@ -159,16 +159,18 @@ def _names(prefix: str, one_in: int, held_out: int, others: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """A few synthetic slides and cut-outs in the two formats that the scripts read."""
+    """A packed file of a few synthetic photographs, and cut-outs as the package has them."""
     folder, rng = tmp_path_factory.mktemp("sources"), np.random.default_rng(0)
     rows = []
-    for number, title in enumerate(_names("barn", 20, 3, 12)):
+    for number in range(14):
         coarse = Image.fromarray(rng.integers(60, 230, (5, 7, 3), np.uint8))
-        picture = coarse.resize((150, 110), Image.Resampling.BICUBIC)
         file = io.BytesIO()
-        picture.save(file, "JPEG")
-        rows.append({"id": str(number), "year": 1941, "title": title, "image": file.getvalue()})
-    pq.write_table(pa.Table.from_pylist(rows), folder / "slides.parquet")
+        coarse.resize((190, 140), Image.Resampling.BICUBIC).save(file, "JPEG")
+        part = "train" if number < 11 else "validation"
+        kind = ("kodachrome", "various", "clothing")[number % 3]
+        row = {"id": str(number), "set": kind, "title": "a barn", "caption": "a red barn", "image": file.getvalue()}
+        rows.append(row | {"shoot": str(number), "part": part})
+    pq.write_table(pa.Table.from_pylist(rows), folder / "pack.parquet")
     stamps = folder / "stamps" / "household"
     stamps.mkdir(parents=True)
     for number, caption in enumerate(_names("Cup", 5, 2, 8)):
@@ -179,35 +181,85 @@ def sources(tmp_path_factory):
     return folder
 
 
-def test_the_validation_split_shares_no_title_and_no_noun(sources):
-    train, held_out = load_photographs(sources / "slides.parquet")
-    assert held_out
-    assert not {one.title for one in train} & {one.title for one in held_out}
+def test_held_out_objects_share_no_noun_with_the_others(sources):
     train, held_out = split_stamps(load_stamps(sources / "stamps"))
     assert held_out
     assert not {one.nouns[0] for one in train} & {one.nouns[0] for one in held_out}
     assert not any(is_held_out(one.caption, 5) for one in train)
 
 
-def test_a_model_is_trained_resumed_and_exported(sources, tmp_path):
-    def train(command: str, *options: str) -> None:
-        places = ["--photographs", sources / "slides.parquet", "--stamps", sources / "stamps", "--runs", tmp_path / "r"]
-        arguments = [str(one) for one in [command, *places, "--minutes", "0.03", "--threads", "1", *options]]
-        if command == "tokenizer":  # a process each would spend its time on importing torch
-            subprocess.run([sys.executable, "-m", "training", *arguments], check=True)
-        else:
-            main(arguments)
+@pytest.fixture
+def train(sources, tmp_path, monkeypatch):
+    for module in ("train_unet", "train_coarse", "train_judge"):
+        monkeypatch.setattr(f"training.{module}.BATCH_SIZE", 4)
+    monkeypatch.setattr("training.train_vae.SMALL", (2, (64, 64)))
 
-    train("tokenizer")
+    def run(command: str, *options: str) -> Path:
+        places = ["--pack", sources / "pack.parquet", "--stamps", sources / "stamps", "--runs", tmp_path / "r"]
+        arguments = [command, *places, "--decay-steps", 2, "--threads", 1, "--workers", 0, *options]
+        main([str(one) for one in arguments])
+        return tmp_path / "r" / command / f"{command}.pt"
+
+    return run
+
+
+def test_the_models_are_trained_one_after_the_other_and_exported(sources, train, tmp_path):
+    places = ["--pack", sources / "pack.parquet", "--stamps", sources / "stamps", "--runs", tmp_path / "r"]
+    arguments = [str(one) for one in [sys.executable, "-m", "training", "tokenizer", *places, "--threads", "1"]]
+    subprocess.run(arguments, check=True)  # in a process of its own, as it is called
     train("vae")
     train("judge")
     train("pool", "--pictures", "48")
     train("unet")
-    before = torch.load(tmp_path / "r" / "unet" / "unet.pt")
-    train("unet", "--resume")
-    assert torch.load(tmp_path / "r" / "unet" / "unet.pt")["step"] > before["step"]
     train("export", "--out", str(tmp_path / "out"))
     base, judge = load_base_model(str(tmp_path / "out" / "mini")), load_judge(str(tmp_path / "out" / "judge"))
     assert base.training_area == 128 * 128
     assert judge.text_features(["a red cup"]).shape == (1, 128)
     assert StableDiffusionPipeline.from_pretrained(tmp_path / "out" / "mini")
+
+
+def test_what_was_not_trained_is_the_embedded_model(train, tmp_path):
+    train("export", "--out", str(tmp_path / "out"))
+    ours = load_base_model(str(tmp_path / "out" / "mini"))
+    assert ours.digest == load_base_model().digest
+    assert load_judge(str(tmp_path / "out" / "judge")).digest == load_judge().digest
+    assert not (tmp_path / "out" / "coarse").exists()
+
+
+def test_a_training_is_resumed_and_its_end_is_not_begun_anew(train):
+    def state(path):
+        return torch.load(path, weights_only=True)
+
+    rate = [state(train("coarse", "--minutes", "0.001", "--decay-steps", "0"))["step"]]
+    path = train("coarse", "--decay-steps", "2")
+    first = state(path)
+    assert first["step"] == rate[0] + 2
+    again = state(train("coarse", "--decay-steps", "2"))
+    assert again["step"] == first["step"], "it had ended"
+    assert all(torch.equal(first["average"][name], again["average"][name]) for name in first["average"])
+    longer = state(train("coarse", "--decay-steps", "3"))
+    assert longer["step"] == first["step"] + 1
+    assert {group["lr"] for group in longer["optimizer"]["param_groups"]} != {0.0}
+
+
+def test_an_interrupted_training_is_saved_whole(tmp_path):
+    """The rates, the average and the moments of a resumed run are those of one that was never interrupted."""
+
+    def run(folder: Path, *budgets: Budget) -> Run:
+        for budget in budgets:
+            torch.manual_seed(0)
+            run = Run(folder / "line", torch.nn.Linear(3, 1), {"": 1e-2}, warmup=4)
+            for step in run.steps(budget, dict):
+                generator = torch.Generator().manual_seed(step)
+                pictures = torch.randn(8, 3, generator=generator)
+                run.learn((run.net(pictures) - pictures.sum(1, keepdim=True)).square().mean())
+                if step == budget.minutes:
+                    run.save()
+                    break  # the process dies
+        return run
+
+    whole = run(tmp_path / "whole", Budget(minutes=-1, decay_steps=9))
+    broken = run(tmp_path / "broken", Budget(minutes=4, decay_steps=9), Budget(minutes=-1, decay_steps=9))
+    assert whole.step == broken.step == 9
+    for ours, theirs in zip(whole.average.parameters(), broken.average.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
