@@ -21,6 +21,7 @@ from diffcolor.words import Vocabulary, embedded_vocabulary
 
 AB_SCALE = 30.0  # units of a*b* for an output of 1
 SIZE_MULTIPLE = 32  # the encoder's coarsest stride
+LOOKS = (1, 2)  # a scan is seen at these multiples of the training's area, and mirrored
 DROPPED = 0.15  # of the features' channels, while it is trained
 
 
@@ -145,10 +146,17 @@ class CoarseColorizer:
         An empty caption leaves the colours to what the picture shows.
         """
         ids, padding = tokenize(self.tokenizer, [self.vocabulary.read(prompt) for prompt in prompts])
-        size = working_size(gray.shape[-2], gray.shape[-1], self.net.config.area, SIZE_MULTIPLE)
-        seen = F.interpolate(gray, size, mode="bilinear", antialias=True, align_corners=False)
-        ab = self.net(seen, ids.to(self.device), padding.to(self.device))
-        return paint_lab(gray, F.interpolate(ab, gray.shape[-2:], mode="bicubic", align_corners=False))
+        return paint_lab(gray, self._looked_at_again(gray, ids.to(self.device), padding.to(self.device)))
+
+    def _looked_at_again(self, gray: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
+        """The mean a*b* (K, 2, H, W) of several looks at the same scans: it is truer than that of any of them."""
+        looks = []
+        for times in LOOKS:
+            size = working_size(gray.shape[-2], gray.shape[-1], times * self.net.config.area, SIZE_MULTIPLE)
+            seen = F.interpolate(gray, size, mode="bilinear", antialias=True, align_corners=False)
+            ab = (self.net(seen, ids, padding) + self.net(seen.flip(-1), ids, padding).flip(-1)) / 2
+            looks.append(F.interpolate(ab, gray.shape[-2:], mode="bicubic", align_corners=False))
+        return torch.stack(looks).mean(0)
 
 
 def paint_lab(gray: Tensor, ab: Tensor) -> Tensor:

@@ -28,11 +28,18 @@ SHARES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A picture (H, W, 3) float32 in [0, 1], its caption, and how much more than usual each place counts (H, W)."""
+    """A captioned picture.
+
+    Attributes:
+        picture: (H, W, 3) float32 in [0, 1].
+        extra: (H, W), how much more than usual each place counts.
+        twin: the same picture with its one repainted thing, where `extra` is 1, in its own colour; with its caption.
+    """
 
     picture: NDArray[np.float32]
     caption: str
     extra: NDArray[np.float32]
+    twin: "Drawn | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +89,9 @@ class PictureSource:
         named = one.caption or colored_label(one.title, picture)
         changed = recolor_named(named, picture, generator) if generator.random() < self.recolored else None
         if changed:
-            caption, picture, mask = changed
-            return Drawn(picture=picture, caption=caption, extra=mask)
+            caption, repainted, mask = changed
+            twin = Drawn(picture=picture, caption=named, extra=mask)
+            return Drawn(picture=repainted, caption=caption, extra=mask, twin=twin)
         title = named if not one.caption and generator.random() < 0.6 else one.title
         nothing = np.zeros(picture.shape[:2], np.float32)
         return Drawn(picture=picture, caption=describe(title, one.caption, picture, generator), extra=nothing)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import CLIPTextConfig, CLIPTokenizer
@@ -16,12 +17,14 @@ from transformers import CLIPTextConfig, CLIPTokenizer
 from diffcolor.base_model import embedded_folder, resolve_device
 from diffcolor.coarse import CoarseConfig, CoarseNet, save_coarse, tokenize
 from training.colors import luma, to_lab
-from training.pictures import PictureSource
+from training.pictures import Drawn, PictureSource
 from training.runs import Budget, Run, trained
 from training.scanning import age
 from training.shoots import PHOTOGRAPHS, Captioned
 
 BATCH_SIZE = 24
+TWINS = 0.5  # of the pictures with a repainted thing stand beside what they were
+TWIN_WEIGHT = 0.5  # of what changes where the words have not
 RATES = {"": 5e-4, "text": 4e-4, "encoder": 1e-4}
 SHAPES = ((128, 128), (128, 160), (160, 128), (160, 192), (192, 160))
 TEXT_SETTINGS = (
@@ -38,20 +41,64 @@ class Batches(IterableDataset):
     source: PictureSource
     seed: list[int]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, list[str], Tensor, Tensor]]:
+    def __iter__(self) -> Iterator["Batch"]:
         worker = get_worker_info()
         generator = np.random.default_rng([*self.seed, worker.id if worker else 0])
         while True:
             yield self.draw(generator)
 
-    def draw(self, generator: np.random.Generator) -> tuple[Tensor, list[str], Tensor, Tensor]:
-        """Grays (B, 1, H, W), captions, a*b* (B, 2, H/4, W/4), extra weights (B, 1, H/4, W/4)."""
+    def draw(self, generator: np.random.Generator) -> "Batch":
+        """A batch; a picture with a repainted thing may be followed by its twin."""
         shape = SHAPES[generator.integers(len(SHAPES))]
-        drawn = [self.source.draw(shape, generator) for _ in range(BATCH_SIZE)]
-        grays = torch.from_numpy(np.stack([age(luma(one.picture), generator) for one in drawn]))[:, None]
+        drawn: list[Drawn] = []
+        grays: list[NDArray[np.float32]] = []
+        twins: list[int] = []
+        while len(drawn) < BATCH_SIZE:
+            one = self.source.draw(shape, generator)
+            gray = age(luma(one.picture), generator)
+            if one.twin and len(drawn) < BATCH_SIZE - 1 and generator.random() < TWINS:
+                twins.append(len(drawn))
+                drawn.append(one.twin)
+                grays.append(gray)
+            drawn.append(one)
+            grays.append(gray)
         ab = torch.from_numpy(np.stack([to_lab(one.picture)[..., 1:].astype(np.float32) for one in drawn]))
         extra = torch.from_numpy(np.stack([one.extra for one in drawn]))[:, None]
-        return grays, [one.caption for one in drawn], F.avg_pool2d(ab.permute(0, 3, 1, 2), 4), F.avg_pool2d(extra, 4)
+        return Batch(
+            gray=torch.from_numpy(np.stack(grays))[:, None],
+            captions=[one.caption for one in drawn],
+            ab=F.avg_pool2d(ab.permute(0, 3, 1, 2), 4),
+            extra=F.avg_pool2d(extra, 4),
+            twins=twins,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a step learns from.
+
+    Attributes:
+        gray: (B, 1, H, W) in [0, 1].
+        ab: (B, 2, H/4, W/4), the truth.
+        extra: (B, 1, H/4, W/4), how much more than usual each place counts.
+        twins: the indices i such that pictures i and i + 1 are alike but for one thing, where `extra` is 1.
+    """
+
+    gray: Tensor
+    captions: list[str]
+    ab: Tensor
+    extra: Tensor
+    twins: list[int]
+
+
+def twin_loss(predicted: Tensor, extra: Tensor, twins: list[int]) -> Tensor:
+    """The mean a*b* distance of twins outside the one thing in which they differ."""
+    if not twins:
+        return predicted.new_zeros(())
+    first = torch.tensor(twins, device=predicted.device)
+    distance = ((predicted[first] - predicted[first + 1]).square().sum(1, keepdim=True) + 1e-2).sqrt()
+    outside = 1 - F.max_pool2d(extra[first], 3, 1, 1)
+    return (distance * outside).sum() / outside.sum().clamp_min(1)
 
 
 def color_loss(predicted: Tensor, truth: Tensor, extra: Tensor) -> Tensor:
@@ -121,14 +168,18 @@ def train_coarse(options: Namespace, source: PictureSource, held_out: PictureSou
         )
     )
     for _ in run.steps(Budget(minutes=options.minutes, decay_steps=options.decay_steps), check):
-        grays, captions, truth, extra = next(batches)
-        ids, padding = tokenize(tokenizer, captions)
+        batch = next(batches)
+        ids, padding = tokenize(tokenizer, batch.captions)
         net.train()
         net.encoder.eval()  # its batch statistics stay ImageNet's
-        grays = grays.to(device).contiguous(memory_format=torch.channels_last)
+        gray = batch.gray.to(device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # on a CPU it is slower
-            predicted = net(grays, ids.to(device), padding.to(device))
-        run.learn(color_loss(predicted.float(), truth.to(device), extra.to(device)), greatest_norm=3.0)
+            predicted = net(gray, ids.to(device), padding.to(device))
+        predicted, extra = predicted.float(), batch.extra.to(device)
+        loss = color_loss(predicted, batch.ab.to(device), extra) + TWIN_WEIGHT * twin_loss(
+            predicted, extra, batch.twins
+        )
+        run.learn(loss, greatest_norm=3.0)
 
 
 def export_coarse(runs: Path, out: Path) -> None:

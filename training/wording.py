@@ -106,7 +106,7 @@ def recolor_named(
         return None
     largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())
     area = statistics[largest, cv2.CC_STAT_AREA]
-    if area < 0.7 * statistics[1:, cv2.CC_STAT_AREA].sum() or not 0.01 < area / mask.size < 0.5:
+    if area < 0.7 * statistics[1:, cv2.CC_STAT_AREA].sum() or not 0.004 < area / mask.size < 0.5:
         return None
     soft = cv2.GaussianBlur((labels == largest).astype(np.float32), (3, 3), 0)
     light = luma(picture)

@@ -2,6 +2,7 @@
 
 import io
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,10 @@ from safetensors.torch import load_file
 from diffcolor.coarse import CoarseConfig, CoarseNet
 from training.__main__ import main
 from training.colors import luma, name_pixels, paint
+from training.pictures import Drawn, PictureSource
 from training.scanning import age, mount
 from training.shoots import PHOTOGRAPHS, pack, part_of, read_pack, shoots
-from training.train_coarse import color_loss, export_coarse
+from training.train_coarse import BATCH_SIZE, Batches, color_loss, export_coarse, twin_loss
 from training.wording import NAMED, denial, describe, nonsense, recolor_named
 
 
@@ -162,6 +164,38 @@ def test_the_loss_prefers_colour_to_the_wash_of_both():
     assert color_loss(truth, truth, none) < color_loss(wash, truth, none)
     assert color_loss(wash, truth, none) < color_loss(gray, truth, none)
     assert color_loss(wash, truth, none + 1) > color_loss(wash, truth, none)
+
+
+def test_twins_are_alike_but_for_one_thing(packed):
+    source = PictureSource(photographs=read_pack(packed, "train"), stamps=[], scenes=0, recolored=0, mounted=0)
+    thing = np.zeros((64, 64), np.float32)
+    thing[16:40, 16:40] = 1
+    plain = Drawn(picture=np.full((64, 64, 3), 0.5, np.float32), caption="a red car", extra=thing)
+    other = replace(plain, caption="a blue car", twin=plain)
+
+    class Repainted(PictureSource):
+        def draw(self, shape, generator):
+            return other
+
+    batches = Batches(source=Repainted(**vars(source)), seed=[0])
+    batch = batches.draw(np.random.default_rng(0))
+    assert batch.twins
+    for first in batch.twins:
+        assert (batch.captions[first], batch.captions[first + 1]) == ("a red car", "a blue car")
+        assert torch.equal(batch.gray[first], batch.gray[first + 1]), "the very same scan, however aged"
+    assert len(batch.captions) == len(batch.gray) == BATCH_SIZE
+
+
+def test_twins_may_differ_in_the_thing_alone():
+    extra = torch.zeros(2, 1, 8, 8)
+    extra[..., 2:5, 2:5] = 1
+    alike = torch.randn(1, 2, 8, 8).expand(2, -1, -1, -1).clone()
+    inside, outside = alike.clone(), alike.clone()
+    inside[1, :, 2:5, 2:5] += 30
+    outside[1, :, 7] += 30
+    assert twin_loss(inside, extra, [0]) == twin_loss(alike, extra, [0]) < 0.2
+    assert twin_loss(outside, extra, [0]) > 3
+    assert twin_loss(outside, extra, []) == 0
 
 
 def test_a_colorizer_is_trained_and_exported(packed, tmp_path, monkeypatch):
