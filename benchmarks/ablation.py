@@ -25,6 +25,7 @@ from torch import Tensor
 
 from benchmarks.validation import Case, photographs, scenes
 from benchmarks.variants import PARTS, Variant, replaced, variants
+from benchmarks.witness import perceptual_distance
 from diffcolor import upsample
 from diffcolor.colorize import fit, paint
 from diffcolor.config import ANTI_COLOR_PROMPTS, METHOD_VERSION, SampleConfig, digest
@@ -39,7 +40,7 @@ from diffcolor.scan import Scan, ScanBatch
 from manifests.validate import seed_of
 from pipelines.curation.evaluate.figures import against_truth, hint_agreement, mean_ab
 
-FIGURES_VERSION = 1  # raised by hand when figures are added or would be others (see `Bench.made_by`)
+FIGURES_VERSION = 2  # raised by hand when figures are added or would be others (see `Bench.made_by`)
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,9 @@ def figures(case: Case, rgb: NDArray[np.uint8], variant: Variant, known: Path | 
     """Against the truth, for a scene the hint, and for a recoloured one the picture before."""
     found = against_truth(rgb, case.truth)
     found["group"] = case.group
+    if not case.is_scene:
+        found["witness"] = perceptual_distance(rgb, case.truth)
+        found["witness_gray"] = perceptual_distance(np.repeat(luma(case.truth)[..., None], 3, -1), case.truth)
     for whose, picture in {"": rgb, "_truth": case.truth}.items():
         found[f"mean_a{whose}"], found[f"mean_b{whose}"] = mean_ab(picture).tolist()
     found["luminance_mismatches"] = int((luma(rgb) != luma(case.truth)).sum())

