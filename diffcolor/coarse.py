@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from diffcolor.base_model import embedded_folder, freeze, weights_digest
 from diffcolor.geometry import working_size
-from diffcolor.luminance import replace_luma
+from diffcolor.lab import with_ab
 from diffcolor.words import Vocabulary, embedded_vocabulary
 
 AB_SCALE = 30.0  # units of a*b* for an output of 1
@@ -146,7 +146,7 @@ class CoarseColorizer:
         An empty caption leaves the colours to what the picture shows.
         """
         ids, padding = tokenize(self.tokenizer, [self.vocabulary.read(prompt) for prompt in prompts])
-        return paint_lab(gray, self._looked_at_again(gray, ids.to(self.device), padding.to(self.device)))
+        return with_ab(gray, self._looked_at_again(gray, ids.to(self.device), padding.to(self.device)))
 
     def _looked_at_again(self, gray: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
         """The mean a*b* (K, 2, H, W) of several looks at the same scans: it is truer than that of any of them."""
@@ -157,23 +157,6 @@ class CoarseColorizer:
             ab = (self.net(seen, ids, padding) + self.net(seen.flip(-1), ids, padding).flip(-1)) / 2
             looks.append(F.interpolate(ab, gray.shape[-2:], mode="bicubic", align_corners=False))
         return torch.stack(looks).mean(0)
-
-
-def paint_lab(gray: Tensor, ab: Tensor) -> Tensor:
-    """a*b* (K, 2, H, W) on scans (K, 1, H, W) in [0, 1]: sRGB (K, 3, H, W) in [0, 1] with the scans' luma."""
-    light = torch.where(gray <= 0.04045, gray / 12.92, ((gray + 0.055) / 1.055).clamp_min(0) ** 2.4)
-    y = torch.where(light > 216 / 24389, light.clamp_min(1e-9) ** (1 / 3), light * 24389 / 3132 + 4 / 29)
-    a, b = ab.split(1, dim=1)
-    f = torch.cat([y + a / 500, y, y - b / 200], dim=1)
-    relative = torch.where(f > 6 / 29, f**3, (f - 4 / 29) * 3132 / 24389)
-    xyz = relative * torch.tensor([0.95047, 1.0, 1.08883], device=gray.device).view(1, 3, 1, 1)
-    matrix = torch.tensor(
-        [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]],
-        device=gray.device,
-    )
-    linear = torch.einsum("ij,kjhw->kihw", matrix, xyz)
-    coded = torch.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp_min(1e-9) ** (1 / 2.4) - 0.055)
-    return replace_luma(coded, gray)
 
 
 def tokenize(tokenizer: Any, captions: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,12 @@ def working_size(height: int, width: int, training_area: int, multiple: int) -> 
     )
 
 
+def fitting_size(height: int, width: int, area: int) -> tuple[int, int]:
+    """Height and width of about `area` pixels with the aspect ratio of a picture."""
+    scale = math.sqrt(area / (height * width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def working_gray(gray: NDArray[np.unsignedinteger], height: int, width: int) -> NDArray[np.float32]:
     """The scan at the size at which the model sees it: (H, W) uint8 or uint16 to (height, width) in [0, 1]."""
     if gray.size > _LARGE:

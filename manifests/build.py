@@ -13,6 +13,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests.color_places import parse_places
 from manifests.errors import ManifestError, Problem
 from manifests.locations import absolute
 from manifests.schema import SCHEMA
@@ -99,6 +100,8 @@ def build(folder: str, output: Path, suffixes: Collection[str], captions_uri: st
             "group_id": given.get("group_id") or None,
             "seed": _whole_number(number, "seed", given, problems),
             "page": _whole_number(number, "page", given, problems),
+            "color_points": _places(number, "color_points", 2, given, problems),
+            "color_boxes": _places(number, "color_boxes", 4, given, problems),
             "toned": given.get("toned") or None,
             "prompt_writer": given.get("prompt_writer") or None,
             "image_sha256": given.get("image_sha256") or None,
@@ -147,6 +150,16 @@ def write(rows: list[dict], output: Path, origin: str, unmatched: tuple[str, ...
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), output, row_group_size=4096)
     uncaptioned = tuple(row["id"] for row in rows if not row["caption"])
     return Built(len(rows), uncaptioned, unmatched)
+
+
+def _places(
+    number: int, column: str, numbers: int, given: Mapping[str, str], problems: list[Problem]
+) -> list[dict[str, Any]] | None:
+    try:
+        return parse_places(given.get(column), numbers)
+    except ValueError as error:
+        problems.append(Problem("bad_place", number, given.get("id"), f"{column}: {error}"))
+        return None
 
 
 def _whole_number(number: int, name: str, given: dict[str, str], problems: list[Problem]) -> int | None:

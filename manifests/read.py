@@ -2,11 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests.color_places import ColorPlace, read_places
 from manifests.errors import ManifestError, Problem
 from manifests.locations import folder_of
 from manifests.schema import COLUMNS, SCHEMA, ManifestRow
@@ -167,30 +170,48 @@ def extra_columns(schema: pa.Schema, columns: Mapping[str, str] | None = None) -
     return pa.schema([item for item in schema if item.name not in ours])
 
 
-def read_recolor_requests(uri: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Ids and target prompts of a Parquet file that asks for recolouring.
+@dataclass(frozen=True, kw_only=True)
+class RecolorRequest:
+    """A row's new prompts; none: those that it has. Where its colours are known; none: where they were before."""
+
+    id: str
+    prompts: tuple[str, ...] = ()
+    places: tuple[ColorPlace, ...] = ()
+
+
+def read_recolor_requests(uri: str) -> Iterator[RecolorRequest]:
+    """Ids, target prompts and known colours of a Parquet file that asks for recolouring.
 
     Raises:
-        ManifestError: column id (string) or target_prompts (list of string) is missing, or a row lacks either.
+        ManifestError: column id is missing, a column is of another type, or a row asks for nothing.
     """
+    names = ("id", "target_prompts", "color_points", "color_boxes")
     fs, files = parts(uri)
     number = -1
     for path in files:
         with _opened(uri, fs, path) as file:
             schema = file.schema_arrow
-            for name in ("id", "target_prompts"):
-                if name not in schema.names or not accepts(schema.field(name).type, SCHEMA.field(name).type):
-                    message = f"column {name!r} ({SCHEMA.field(name).type}) is missing or of another type"
-                    raise ManifestError(uri, [Problem("missing_column", None, None, message)])
-            for batch in file.iter_batches(BATCH_ROWS, columns=["id", "target_prompts"]):
+            for name in names:
+                if name == "id" and name not in schema.names:
+                    raise ManifestError(uri, [Problem("missing_column", None, None, f"column {name!r} is missing")])
+                if name in schema.names and not accepts(schema.field(name).type, SCHEMA.field(name).type):
+                    message = f"column {name!r} is {schema.field(name).type}, expected {SCHEMA.field(name).type}"
+                    raise ManifestError(uri, [Problem("bad_type", None, None, message)])
+            for batch in file.iter_batches(BATCH_ROWS, columns=[name for name in names if name in schema.names]):
                 for values in batch.to_pylist():
                     number += 1
-                    prompts = tuple(
-                        prompt.strip() for prompt in values["target_prompts"] or () if prompt and prompt.strip()
-                    )
-                    if not values["id"] or not prompts:
-                        problem = Problem(
-                            "no_prompt", number, values["id"], "needs an id and one target prompt or more"
-                        )
-                        raise ManifestError(uri, [problem])
-                    yield values["id"], prompts
+                    yield _recolor_request(uri, number, values)
+
+
+def _recolor_request(uri: str, number: int, values: Mapping[str, Any]) -> RecolorRequest:
+    def fault(kind: str, message: str) -> ManifestError:
+        return ManifestError(uri, [Problem(kind, number, values["id"], message)])
+
+    prompts = tuple(prompt.strip() for prompt in values.get("target_prompts") or () if prompt and prompt.strip())
+    try:
+        places = read_places(values.get("color_points"), values.get("color_boxes"))
+    except ValueError as error:
+        raise fault("bad_place", f"color_points or color_boxes: {error}") from error
+    if not values["id"] or not (prompts or places):
+        raise fault("no_prompt", "needs an id and a target prompt, or a point or box whose colour is known")
+    return RecolorRequest(id=values["id"], prompts=prompts, places=places)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from manifests.color_places import ColorPlace
+
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False, metadata={"doc": "unique; letters, digits, '.', '_', '-'"}),
@@ -29,6 +31,18 @@ SCHEMA = pa.schema(
             pa.list_(pa.list_(pa.int64())),
             metadata={"doc": "boxes [x, y, width, height] in pixels: only they get colour"},
         ),
+        pa.field(
+            "color_points",
+            pa.list_(pa.struct([("x", pa.int64()), ("y", pa.int64()), ("color", pa.string())])),
+            metadata={"doc": "known colours at pixels of the file: #rrggbb, a name ('olive drab') or 'neutral'"},
+        ),
+        pa.field(
+            "color_boxes",
+            pa.list_(
+                pa.struct([*((name, pa.int64()) for name in ("x", "y", "width", "height")), ("color", pa.string())])
+            ),
+            metadata={"doc": "the same for boxes; a thing may be larger than its box"},
+        ),
         pa.field("toned", pa.string(), metadata={"doc": "'reject' or 'desaturate' a sepia scan; default: the job's"}),
         pa.field("prompt_writer", pa.string(), metadata={"doc": "who wrote the prompts; named in the pictures' marks"}),
         pa.field("image_sha256", pa.string(), metadata={"doc": "expected sha256 of the image file, 64 hex digits"}),
@@ -47,6 +61,7 @@ class ManifestRow:
             has its caption as its target.
         page: from 0; None for a file with one page.
         regions: boxes x, y, width, height in pixels; empty for the whole page.
+        color_places: points and boxes whose colour is known.
         extra: the columns that are carried into the results untouched.
     """
 
@@ -61,6 +76,7 @@ class ManifestRow:
     seed: int
     page: int | None = None
     regions: tuple[tuple[int, int, int, int], ...] = ()
+    color_places: tuple[ColorPlace, ...] = ()
     toned: str | None = None
     prompt_writer: str | None = None
     image_sha256: str | None = None

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.color_hints import apply_color_hints, parse_color_hints
+from manifests.color_places import read_places
 from manifests.errors import Problem
 from manifests.locations import resolve
 from manifests.schema import COLUMNS, SCHEMA, ManifestRow
@@ -36,6 +37,10 @@ def accepts(actual: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_list(wanted):
         is_list = pa.types.is_list(actual) or pa.types.is_large_list(actual) or pa.types.is_fixed_size_list(actual)
         return is_list and accepts(actual.value_type, wanted.value_type)
+    if pa.types.is_struct(wanted):
+        return pa.types.is_struct(actual) and all(
+            part.name in wanted.names and accepts(part.type, wanted.field(part.name).type) for part in actual
+        )
     if pa.types.is_string(wanted):
         if pa.types.is_dictionary(actual):
             actual = actual.value_type
@@ -144,6 +149,10 @@ class Validator:
             fault("bad_page", f"page {page}; pages count from 0")
         if any(len(box or ()) != 4 or any(side is None or side < 0 for side in box) or 0 in box[2:] for box in regions):
             fault("bad_region", f"regions {regions!r}; give boxes [x, y, width, height] in pixels")
+        try:
+            places = read_places(values.get("color_points"), values.get("color_boxes"))
+        except ValueError as error:
+            fault("bad_place", f"color_points or color_boxes: {error}")
         if toned not in (None, "reject", "desaturate"):
             fault("bad_toned", f"toned {toned!r} is neither 'reject' nor 'desaturate'")
         expected = values.get("image_sha256")
@@ -165,6 +174,7 @@ class Validator:
             seed=seed_of(values.get("group_id") or row_id) if seed is None else seed,
             page=page,
             regions=tuple(tuple(box) for box in regions),
+            color_places=places,
             toned=toned,
             prompt_writer=values.get("prompt_writer") or None,
             image_sha256=expected.lower() if expected else None,

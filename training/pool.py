@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffcolor.coarse import CoarseColorizer, load_coarse, paint_lab
+from diffcolor.coarse import CoarseColorizer, load_coarse
+from diffcolor.lab import with_ab
 from training.colors import luma, to_lab
 from training.conditioning import Conditioning
 from training.pictures import PictureSource
@@ -71,7 +72,7 @@ def encode_pool(
         said = [one.caption for one in drawn]
         gray = torch.from_numpy(np.stack([age(luma(one.picture), generator) for one in drawn]))[:, None]
         ab = torch.from_numpy(np.stack([to_lab(one.picture)[..., 1:].astype(np.float32) for one in drawn]))
-        parts["latents"].append(frozen.encode(paint_lab(gray, ab.permute(0, 3, 1, 2))).half())
+        parts["latents"].append(frozen.encode(with_ab(gray, ab.permute(0, 3, 1, 2))).half())
         parts["grays"].append(frozen.encode(gray.expand(-1, 3, -1, -1)).half())
         parts["starts"].append(frozen.encode(coarse.colorize(gray, said)).half())
         captions += said

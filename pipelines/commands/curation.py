@@ -1,7 +1,7 @@
 """`recolor`, `verify`, `report`, `review`, `export`: what becomes of finished pictures."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from pipelines.commands.terminal import (
 )
 from pipelines.job import Device
 
+if TYPE_CHECKING:
+    from manifests.color_places import ColorPlace
+
 app = typer.Typer()
 
 
@@ -26,8 +29,20 @@ app = typer.Typer()
 def recolor(
     output: Output,
     id: Annotated[str | None, typer.Option(help="The row to recolour.")] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help="Target prompt; repeatable.")] = None,
-    manifest: Annotated[str | None, typer.Option(help="Parquet with id and target_prompts, instead of --id.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="Target prompt; repeatable. Default: the row's own.")] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X,Y,COLOR", help="A pixel of the scan and its colour: #rrggbb, a name, or neutral."),
+    ] = None,
+    box: Annotated[
+        list[str] | None, typer.Option(metavar="X,Y,W,H,COLOR", help="The same for a box; both repeatable.")
+    ] = None,
+    manifest: Annotated[
+        str | None,
+        typer.Option(
+            help="Parquet with id and target_prompts, color_points or color_boxes, instead of the options above."
+        ),
+    ] = None,
     preset: Annotated[Preset | None, typer.Option(help="Default: the job's.")] = None,
     base_model: Annotated[str | None, typer.Option(help="Default: the job's.")] = None,
     judge: Annotated[str | None, typer.Option(help="Default: the job's.")] = None,
@@ -35,20 +50,25 @@ def recolor(
     eta: EtaOption = None,
     as_json: Json = False,
 ) -> None:
-    """Give finished rows new colours by text. No training; the original image file is not needed."""
-    if bool(manifest) == bool(id) or bool(id) != bool(prompt):
-        raise typer.BadParameter("give --id with one or more --prompt, or --manifest alone")
+    """Give finished rows new colours by text and by place. No training; the original image file is not needed.
+
+    Example: recolor OUT --id depot-17 --point 420,310,"olive drab" --box 0,0,900,180,"light blue"
+    """
+    if bool(manifest) == bool(id) or bool(id) != bool(prompt or point or box):
+        raise typer.BadParameter("give --id with --prompt, --point or --box, or --manifest alone")
+    places = _places(point or [], box or [])
     open_output(output)
     from dataclasses import asdict
 
-    from manifests.read import read_recolor_requests
+    from manifests.read import RecolorRequest, read_recolor_requests
     from pipelines.curation.recolor import Recolorer
     from pipelines.ledger.results import Output as OutputRecord
 
     made: list[tuple[str, OutputRecord]] = []
     has_failures = False
     with reported():
-        requests = read_recolor_requests(manifest) if manifest else [(id or "", tuple(prompt or ()))]
+        one = RecolorRequest(id=id or "", prompts=tuple(prompt or ()), places=places)
+        requests = read_recolor_requests(manifest) if manifest else [one]
         recolorer = Recolorer(
             output,
             preset=preset and preset.value,
@@ -69,6 +89,15 @@ def recolor(
         for row_id, picture in made:
             typer.echo(f"{row_id}: {picture.prompt}: {output.rstrip('/')}/{picture.image} (eta {picture.eta:g})")
     raise typer.Exit(ExitCode.ROWS_FAILED if has_failures else ExitCode.OK)
+
+
+def _places(points: list[str], boxes: list[str]) -> "tuple[ColorPlace, ...]":
+    from manifests.color_places import distinct, parse_place
+
+    try:
+        return distinct([*(parse_place(one, 2) for one in points), *(parse_place(one, 4) for one in boxes)])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @app.command()

@@ -12,6 +12,8 @@ from diffcolor.colorize import recolor as sample_prompts
 from diffcolor.config import preset_for
 from diffcolor.errors import DiffColorError
 from diffcolor.models import load_models
+from manifests.color_places import ColorPlace, place_of
+from manifests.read import RecolorRequest
 from pipelines.errors import RecolorError
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
@@ -53,12 +55,12 @@ class Recolorer:
         self.models = load_models(base_model, judge or job.judge, device)
 
     def recolor_all(
-        self, requests: Iterable[tuple[str, Sequence[str]]], again: bool = False
+        self, requests: Iterable[RecolorRequest], again: bool = False
     ) -> Iterator[tuple[str, list[Output] | Exception]]:
         """Adds one output per prompt to each row's result; one pass over the results, a shard at a time in memory.
 
         Args:
-            requests: ids and their prompts.
+            requests: rows, one request each, with new prompts or known colours.
             again: sample prompts that the row already has once more, for example at another eta, and replace their
                 outputs.
 
@@ -66,7 +68,7 @@ class Recolorer:
             id, and either its outputs or an error: RecolorError (no such row, its status is not `ok`, or a file is
             damaged) or ArtifactError (damaged, or fitted on another base model).
         """
-        wanted = {row_id: tuple(dict.fromkeys(prompts)) for row_id, prompts in requests}
+        wanted = {request.id: request for request in requests}
         for shard, number, row in self.ledger.outcomes(self.plan):
             if row.id in wanted:
                 try:
@@ -78,40 +80,50 @@ class Recolorer:
         for row_id in wanted:
             yield row_id, RecolorError(row_id, "no such id in the results; see `status`, or submit it first")
 
-    def sample_at(self, row_id: str, prompt: str, eta: float) -> Output:
-        """Samples a prompt of a row once more, at one eta, and replaces its output.
+    def sample_at(self, row_id: str, output: Output, eta: float) -> Output:
+        """Samples an output of a row once more, at one eta, and replaces it.
 
         Raises:
             RecolorError, ArtifactError: as `recolor_all` yields them.
         """
         before, self.config = self.config, replace(self.config, etas=(eta,))
         try:
-            ((_, outcome),) = self.recolor_all([(row_id, [prompt])], again=True)
+            places = tuple(place_of(text) for text in output.hints)
+            request = RecolorRequest(id=row_id, prompts=(output.prompt,), places=places)
+            ((_, outcome),) = self.recolor_all([request], again=True)
         finally:
             self.config = before
         if isinstance(outcome, Exception):
             raise outcome
         return outcome[0]
 
-    def _recolor(self, shard: int, number: int, row: ResultRow, prompts: Sequence[str], again: bool) -> list[Output]:
+    def _recolor(self, shard: int, number: int, row: ResultRow, request: RecolorRequest, again: bool) -> list[Output]:
         if row.status != OK:
             raise RecolorError(row.id, f"its status is {row.status}: {row.error_message}")
-        existing = {output.prompt: output for output in row.outputs}
-        new = [prompt for prompt in prompts if again or prompt not in existing]
-        made = self._paint(row, new) if new else {}
+        given = tuple(output for output in row.outputs if output.source == "manifest")
+        prompts = tuple(dict.fromkeys(request.prompts or (output.prompt for output in given)))
+        hints = tuple(str(place) for place in request.places) or next((output.hints for output in given), ())
+        existing = {(output.prompt, output.hints) for output in row.outputs}
+        new = [prompt for prompt in prompts if again or (prompt, hints) not in existing]
+        made = self._paint(row, new, tuple(place_of(text) for text in hints)) if new else {}
 
         def with_outputs(before: ResultRow) -> ResultRow:
-            outputs = {output.prompt: output for output in before.outputs} | made
-            return replace(before, outputs=tuple(outputs.values()))
+            outputs = {(output.prompt, output.hints): output for output in before.outputs}
+            return replace(before, outputs=tuple((outputs | made).values()))
 
         if made:
             row = self.ledger.amend(self.plan, shard, number, with_outputs)
-        outputs = {output.prompt: output for output in row.outputs}
-        return [outputs[prompt] for prompt in prompts]
+        outputs = {(output.prompt, output.hints): output for output in row.outputs}
+        return [outputs[prompt, hints] for prompt in prompts]
 
-    def _paint(self, row: ResultRow, prompts: list[str]) -> dict[str, Output]:
-        """Samples and stores the prompts' pictures; the outputs by prompt."""
-        view = self._view(row)
+    def _paint(
+        self, row: ResultRow, prompts: list[str], places: tuple[ColorPlace, ...]
+    ) -> dict[tuple[str, tuple[str, ...]], Output]:
+        """Samples and stores the prompts' pictures; the outputs by prompt and hints."""
+        try:
+            view = replace(self._view(row), places=places).check()
+        except InputImageError as error:
+            raise RecolorError(row.id, str(error)) from error
         assert row.input_sha256 is not None, "an ok row has the sha256 of its input"
         content = self._read(row, row.artifact, row.artifact_sha256)
         record = read_record(content)
@@ -137,8 +149,9 @@ class Recolorer:
         )
         made = {}
         for number, (prompt, ladder) in enumerate(zip(prompts, ladders, strict=True), start=len(row.outputs) + 1):
-            made[prompt] = writer.store_output(number, prompt, ladder, "recolor")
-            store_provenance(self.store, row, made[prompt], context)
+            output = writer.store_output(number, prompt, ladder, "recolor")
+            store_provenance(self.store, row, output, context)
+            made[prompt, output.hints] = output
         return made
 
     def _view(self, row: ResultRow) -> View:

@@ -153,13 +153,13 @@ def apply(output: str, decided: list[Decision], device: str = "auto") -> Reviewe
         picture = _reviewed_output(row, decision.output_sha256) if row.status == OK else None
         prompt = picture.prompt if picture else decision.prompt
         is_runner_up = bool(decision.eta) and decision.decision != REJECT
-        existing = _output_at(row, prompt, float(decision.eta)) if is_runner_up else None
+        existing = _output_at(row, prompt, float(decision.eta), picture) if is_runner_up else None
         if existing:  # sampled when these decisions were applied before
             ready.append(replace(decision, output_sha256=existing.sha256, eta=""))
         elif picture is None:
             stale.append(decision.id)
         elif is_runner_up:
-            runners_up.append(replace(decision, prompt=prompt))
+            runners_up.append((replace(decision, prompt=prompt), picture))
         else:
             ready.append(decision)
     _keep(store, ready)
@@ -175,8 +175,8 @@ def apply(output: str, decided: list[Decision], device: str = "auto") -> Reviewe
     )
 
 
-def _sample(store: Store, output: str, picked: list[Decision], device: str) -> dict[str, str]:
-    """Makes the picked runners-up, and stores each decision as soon as its picture exists.
+def _sample(store: Store, output: str, picked: list[tuple[Decision, Output]], device: str) -> dict[str, str]:
+    """Makes the picked runners-up of outputs, and stores each decision as soon as its picture exists.
 
     Returns:
         By id, why a runner-up could not be made.
@@ -184,9 +184,9 @@ def _sample(store: Store, output: str, picked: list[Decision], device: str) -> d
     from pipelines.curation.recolor import Recolorer
 
     recolorer, failed = Recolorer(output, device=device), {}
-    for decision in picked:
+    for decision, reviewed in picked:
         try:
-            picture = recolorer.sample_at(decision.id, decision.prompt, float(decision.eta))
+            picture = recolorer.sample_at(decision.id, reviewed, float(decision.eta))
         except (RecolorError, DiffColorError) as error:
             failed[decision.id] = str(error)
         else:
@@ -199,8 +199,16 @@ def _reviewed_output(row: ResultRow, digest: str) -> Output | None:
     return next((output for output in row.outputs if output.sha256 == digest), None)
 
 
-def _output_at(row: ResultRow, prompt: str, eta: float) -> Output | None:
-    return next((output for output in row.outputs if output.prompt == prompt and output.eta == eta), None)
+def _output_at(row: ResultRow, prompt: str, eta: float, reviewed: Output | None) -> Output | None:
+    """The output of this prompt and eta, with the colours that were known of the reviewed one."""
+    return next(
+        (
+            output
+            for output in row.outputs
+            if output.prompt == prompt and output.eta == eta and (not reviewed or output.hints == reviewed.hints)
+        ),
+        None,
+    )
 
 
 def approved(store: Store, ledger: Ledger) -> Iterator[tuple[ResultRow, Output, dict[str, str]]]:

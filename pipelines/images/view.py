@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffcolor.geometry import working_gray
+from diffcolor.geometry import fitting_size, working_gray
+from diffcolor.hints import HINT_PIXELS, Hint, spread_hints
+from diffcolor.lab import ab_of
 from diffcolor.luminance import chroma_planes
 from diffcolor.upsample import box_average
+from manifests.color_places import ColorPlace
 from pipelines.images.errors import InputImageError
 from pipelines.images.gray import GrayImage
 from pipelines.images.halftone import halftone_period
@@ -23,16 +27,21 @@ _SCREEN_CELLS = 1.5  # periods of a screen over which its dots even out
 
 @dataclass(frozen=True)
 class View:
-    """The smallest box around `regions` of `image`; without regions, the whole image."""
+    """The smallest box around `regions` of `image`; without regions, the whole image.
+
+    Attributes:
+        places: where colours are known.
+    """
 
     image: GrayImage
     regions: Sequence[Box] = ()
+    places: Sequence[ColorPlace] = ()
 
     def check(self) -> "View":
         """The view itself.
 
         Raises:
-            InputImageError: `region_outside`, `too_small`.
+            InputImageError: `region_outside`, `too_small`, `place_outside`.
         """
         height, width = self.image.gray.shape
         for x, y, across, down in self.regions:
@@ -42,6 +51,11 @@ class View:
             if min(across, down) < MIN_SIDE:
                 message = f"region {(x, y, across, down)} is too small; both sides need at least {MIN_SIDE} pixels"
                 raise InputImageError("too_small", message)
+        left, top, across, down = self.box
+        for place in self.places:
+            if not (left <= place.x <= left + across - place.width and top <= place.y <= top + down - place.height):
+                seen = f"{across} x {down} pixels from ({left}, {top})"
+                raise InputImageError("place_outside", f"the colour at {place} lies outside the picture: {seen}")
         return self
 
     def cropped(self) -> "View":
@@ -123,6 +137,37 @@ class View:
         upright = turned_upright(small, self.image.metadata.orientation)
         return np.ascontiguousarray(
             upright if self.image.profile.assumed else self.image.profile.to_srgb(upright), np.float32
+        )
+
+    def hinted(self, rgb: Tensor) -> tuple[Tensor, tuple[float, ...]]:
+        """A working picture (3, h, w) with the colours that are known at `places`: (3, H, W), which may be larger.
+
+        Returns:
+            The picture, and for each place the share of the wanted chroma that its gray values have room for.
+        """
+        if not self.places:
+            return rgb, ()
+        height, width = fitting_size(*self.shape, HINT_PIXELS)
+        orientation = self.image.metadata.orientation
+        gray = np.ascontiguousarray(turned_back(self.gray(height, width), orientation))
+        picture = turned_back(rgb.float().permute(1, 2, 0).cpu().numpy(), orientation)
+        wanted = [self._hint(place) for place in self.places]
+        painted, kept = spread_hints(np.ascontiguousarray(picture), gray, wanted)
+        upright = np.ascontiguousarray(turned_upright(painted, orientation))
+        return torch.from_numpy(upright).permute(2, 0, 1), kept
+
+    def _hint(self, place: ColorPlace) -> Hint:
+        left, top, across, down = self.box
+        ab = None
+        if place.rgb is not None:
+            code = torch.tensor(place.rgb).view(1, 3, 1, 1) / 255
+            ab = tuple(ab_of(code).flatten().tolist())
+        return Hint(
+            top=(place.y - top) / down,
+            left=(place.x - left) / across,
+            bottom=(place.y + place.height - top) / down,
+            right=(place.x + place.width - left) / across,
+            ab=ab,
         )
 
     def chroma(self, rgb: Tensor) -> NDArray[np.float32]:

@@ -53,7 +53,9 @@ def facts_digest(row: ManifestRow) -> str:
     """Digest of everything in a row that may change its result, known before the image is read. The image is identified
     by its checksum column if there is one, else by its bytes or its URI (then a replaced file is not noticed)."""
     image = row.image_sha256 or (sha256(row.image_bytes) if row.image_bytes is not None else row.image)
-    named = {"id": row.id, "image": image, "prompt_writer": row.prompt_writer}
+    named: dict = {"id": row.id, "image": image, "prompt_writer": row.prompt_writer}
+    if row.color_places:  # else the digest is what it was before there were any
+        named["color_places"] = [str(place) for place in row.color_places]
     return _digest({**named, "target_prompts": row.target_prompts, **_fit_facts(row)})
 
 

@@ -37,6 +37,8 @@ _OUTPUT = pa.struct(
         ("preview", pa.string()),
         ("candidates", pa.list_(_CANDIDATE)),
         ("source", pa.string()),
+        ("hints", pa.list_(pa.string())),
+        ("hints_kept", pa.list_(pa.float64())),
         ("note", pa.string()),
         ("access", pa.string()),
         ("access_sha256", pa.string()),
@@ -110,6 +112,9 @@ SCHEMA = pa.schema(
 )
 
 
+_LISTS = ("candidates", "hints", "hints_kept")  # of an output
+
+
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """One colorized picture. Files are keys below OUT.
@@ -122,6 +127,8 @@ class Output:
         lightness_mean, lightness_max: how far CIELAB lightness moved at equal luma, in the preview.
         candidates: the eta ladder's figures and previews, best first.
         source: "manifest" or "recolor".
+        hints: the colours that were known at points and boxes, as "x,y,color" and "x,y,width,height,color".
+        hints_kept: the share of its chroma for which the gray values had room, for each of them; 1 for a neutral one.
         note: why the format is not the one that was asked for, and what metadata it cannot hold.
         access: the smaller JPEG copy; `access_luma_mean` and `_max` are its luma's errors in 8-bit codes.
     """
@@ -143,6 +150,8 @@ class Output:
     lightness_max: float | None = None
     preview: str | None = None
     source: str = "manifest"
+    hints: tuple[str, ...] = ()
+    hints_kept: tuple[float, ...] = ()
     note: str | None = None
     access: str | None = None
     access_sha256: str | None = None
@@ -228,7 +237,8 @@ class ResultRow:
         """The inverse of `to_record`; with `carried`, names that are not ours become `extra`."""
         known = {name: record[name] for name in SCHEMA.names if name in record}
         known["outputs"] = tuple(
-            Output(**{**output, "candidates": tuple(output["candidates"])}) for output in known["outputs"] or ()
+            Output(**{**output, **{name: tuple(output.get(name) or ()) for name in _LISTS}})
+            for output in known["outputs"] or ()
         )
         known["warnings"] = tuple(known["warnings"] or ())
         known["regions"] = tuple(tuple(box) for box in known.get("regions") or ())

@@ -125,6 +125,8 @@ class PictureWriter:
 
     def store_output(self, number: int, prompt: str, ladder: Sequence[Colored], source: str) -> Output:
         """Stores the best of one prompt's candidates (best first), and previews of all."""
+        hinted = [self.view.hinted(candidate.rgb) for candidate in ladder]
+        ladder = [replace(candidate, rgb=rgb) for candidate, (rgb, _) in zip(ladder, hinted, strict=True)]
         best = ladder[0]
         chroma = self.view.chroma(best.rgb)
         small = self.view.preview(PREVIEW_SIDE)
@@ -160,6 +162,8 @@ class PictureWriter:
                 for candidate in ladder
             ),
             source=source,
+            hints=tuple(str(place) for place in self.view.places),
+            hints_kept=hinted[0][1],
             note=stored.note,
             **access,
         )

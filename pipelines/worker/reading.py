@@ -76,7 +76,7 @@ def read_scan(row: ManifestRow, rules: Rules, patience: Patience, on_retry: OnRe
     if row.image is not None:
         image = _with_sidecar(image, row.image, patience, on_retry)
         image = replace(image, warnings=(*image.warnings, *_misnamed(row, image.source.format)))
-    return View(image, row.regions).check(), input_sha256
+    return View(image, row.regions, row.color_places).check(), input_sha256
 
 
 def _opened(row: ManifestRow, patience: Patience, on_retry: OnRetry) -> BinaryIO:

@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from skimage.color import lab2rgb, rgb2lab
 
-from diffcolor.coarse import load_coarse, paint_lab
+from diffcolor.coarse import load_coarse
 from diffcolor.colorize import fit, recolor
 from diffcolor.config import NO_BASE, FitConfig, SampleConfig, digest, preset_for
 from diffcolor.diffusion import encode
@@ -49,17 +47,6 @@ def test_pictures_together_are_what_each_is_alone(coarse):
     together = coarse.colorize(gray, WORDS)
     alone = torch.cat([coarse.colorize(gray[k : k + 1], [WORDS[k]]) for k in range(3)])
     assert (together - alone).abs().max() < 1e-4
-
-
-def test_lab_is_that_of_scikit_image():
-    rng = np.random.default_rng(0)
-    gray = rng.uniform(0.4, 0.6, (40, 40)).astype(np.float32)
-    ab = rng.uniform(-15, 15, (40, 40, 2)).astype(np.float32)
-    lightness = rgb2lab(np.repeat(gray[..., None], 3, -1))[..., :1]
-    expected = lab2rgb(np.concatenate([lightness, ab], -1))
-    expected += (gray - expected @ np.array([0.299, 0.587, 0.114]))[..., None]
-    painted = paint_lab(torch.from_numpy(gray)[None, None], torch.from_numpy(ab).permute(2, 0, 1)[None])
-    assert np.abs(painted[0].permute(1, 2, 0).numpy() - expected).max() < 1e-3
 
 
 def test_sampling_starts_from_the_colours_of_the_prompt(models):

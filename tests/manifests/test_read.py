@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.errors import ManifestError
-from manifests.read import BATCH_ROWS, read_recolor_requests, read_rows, validated
+from manifests.read import BATCH_ROWS, RecolorRequest, read_recolor_requests, read_rows, validated
 from tests.conftest import write_manifest
 
 
@@ -85,6 +85,6 @@ def test_hints_make_the_last_target(tmp_path):
 
 def test_recolor_requests(tmp_path):
     path = write_manifest(tmp_path / "r.parquet", [{"id": "a", "target_prompts": ["a red barn", " "]}])
-    assert list(read_recolor_requests(path)) == [("a", ("a red barn",))]
-    with pytest.raises(ManifestError, match="target_prompts"):
+    assert list(read_recolor_requests(path)) == [RecolorRequest(id="a", prompts=("a red barn",))]
+    with pytest.raises(ManifestError, match="needs an id and a target prompt"):
         list(read_recolor_requests(write_manifest(tmp_path / "m.parquet", rows(1))))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from manifests.read import RecolorRequest
 from pipelines.curation.recolor import Recolorer
 from pipelines.curation.report.report import write_report
 from pipelines.curation.review import apply, read_decisions
@@ -91,9 +92,9 @@ def test_a_row_is_recoloured_without_training_and_its_old_prompts_are_kept(old):
     output = str(old / "finished")
     recolorer = Recolorer(output, base_model=str(old / "models/base"), judge=str(old / "models/judge"))
     before = contents(old / "finished")
-    ((_, known),) = recolorer.recolor_all([("pony", ["a red pony"])])
+    ((_, known),) = recolorer.recolor_all([RecolorRequest(id="pony", prompts=("a red pony",))])
     assert contents(old / "finished") == before
-    ((_, made),) = recolorer.recolor_all([("pony", ["a blue pony"])])
+    ((_, made),) = recolorer.recolor_all([RecolorRequest(id="pony", prompts=("a blue pony",))])
     assert known[0].prompt == "a red pony"
     with Image.open(old / "finished" / made[0].image) as picture, Image.open(old / "scans/pony.png") as scan:
         assert np.array_equal(np.asarray(picture.convert("L")), np.asarray(scan))

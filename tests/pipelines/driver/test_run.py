@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from diffcolor.config import preset_for
+from manifests.color_places import ColorPlace
 from manifests.errors import ManifestError
+from manifests.read import RecolorRequest
 from pipelines.curation.evaluate.figures import mean_ab
 from pipelines.curation.recolor import Recolorer
 from pipelines.curation.verify import verify
@@ -61,7 +63,7 @@ def test_the_embedded_model_gives_the_flower_the_colour_that_is_asked_for(local_
     manifest = write_manifest(tmp_path / "m.parquet", [{**flower, "target_prompts": ["a pink flower"]}])
     spec = JobSpec(output=str(tmp_path / "out"), base_model="mini", judge="mini", config=preset_for("draft"))
     run_job(request(manifest, spec))
-    list(Recolorer(spec.output).recolor_all([("flower", ["a yellow flower"])]))
+    list(Recolorer(spec.output).recolor_all([RecolorRequest(id="flower", prompts=("a yellow flower",))]))
     (row,) = published(spec)
     colors = {}
     for output in row["outputs"]:
@@ -226,12 +228,39 @@ def test_verify_works_when_the_inputs_are_gone(finished, no_inputs):
 def test_recolor_needs_no_input_and_no_training(finished, no_inputs):
     fits = artifacts(finished)
     recolorer = Recolorer(finished.output)
-    ((_, made),) = recolorer.recolor_all([("r1", ["a blue barn", "a red barn"])])
+    ((_, made),) = recolorer.recolor_all(
+        [
+            RecolorRequest(
+                id="r1",
+                prompts=("a blue barn", "a red barn"),
+            )
+        ]
+    )
     assert [one.prompt for one in made] == ["a blue barn", "a red barn"]
     assert [one.source for one in made] == ["recolor", "manifest"]
     (row,) = [row for row in published(finished) if row["id"] == "r1"]
     assert [output["prompt"] for output in row["outputs"]] == ["a red barn", "a blue barn"]
     assert artifacts(finished) == fits
+    assert not verify(finished.output).differences
+
+
+def test_recolor_takes_known_colours(finished, no_inputs):
+    navy, red = ColorPlace(x=10, y=10, color="navy"), ColorPlace(x=40, y=50, color="#a04020")
+    ((_, (first,)),) = Recolorer(finished.output).recolor_all([RecolorRequest(id="r1", places=(navy,))])
+    assert (first.prompt, first.hints) == ("a red barn", ("10,10,navy",))
+    request = RecolorRequest(id="r1", prompts=("a blue barn",), places=(navy, red))
+    ((_, (second,)),) = Recolorer(finished.output).recolor_all([request])
+    (row,) = [row for row in published(finished) if row["id"] == "r1"]
+    assert [(output["prompt"], tuple(output["hints"])) for output in row["outputs"]] == [
+        ("a red barn", ()),
+        ("a red barn", first.hints),
+        ("a blue barn", second.hints),
+    ]
+    ((_, (again,)),) = Recolorer(finished.output).recolor_all([request])
+    assert again.image == second.image, "it was there"
+    outside = RecolorRequest(id="r1", places=(ColorPlace(x=4000, y=1, color="navy"),))
+    ((_, problem),) = Recolorer(finished.output).recolor_all([outside])
+    assert "4000,1,navy" in str(problem)
     assert not verify(finished.output).differences
 
 
@@ -245,13 +274,17 @@ def test_recolor_of_the_rows_own_prompt_gives_the_submitted_pixels(finished):
     """The artifact alone repeats what the fit sampled: the name of a picture is the hash of its content."""
     before = published(finished)[0]["outputs"][0]
     recolorer = Recolorer(finished.output)
-    ((_, (made,)),) = recolorer.recolor_all([("r0", ["a red barn"])], again=True)
+    ((_, (made,)),) = recolorer.recolor_all([RecolorRequest(id="r0", prompts=("a red barn",))], again=True)
     assert made.source == "recolor"
     assert made.sha256 == before["sha256"]
 
 
 def test_recolor_names_what_is_in_the_way_of_each_row(finished):
-    made = dict(Recolorer(finished.output).recolor_all([("nobody", ["x"]), ("r2", ["a blue barn"])]))
+    made = dict(
+        Recolorer(finished.output).recolor_all(
+            [RecolorRequest(id="nobody", prompts=("x",)), RecolorRequest(id="r2", prompts=("a blue barn",))]
+        )
+    )
     assert isinstance(made["nobody"], RecolorError)
     assert "no such id" in str(made["nobody"])
     assert made["r2"][0].prompt == "a blue barn"

@@ -6,6 +6,7 @@ import pytest
 
 from diffcolor.config import PRESETS, digest
 from diffcolor.identity import ModelIdentity
+from manifests.color_places import ColorPlace
 from manifests.schema import ManifestRow
 from pipelines.job import OutputOptions
 from pipelines.ledger.identity import fit_key, row_digest, settings_digest
@@ -27,6 +28,7 @@ CONFIG = PRESETS["balanced"]
         ({"row": {"page": 1}}, True, True),
         ({"row": {"regions": ((0, 0, 80, 80),)}}, True, True),
         ({"row": {"toned": "desaturate"}}, True, True),
+        ({"row": {"color_places": (ColorPlace(x=1, y=2, color="navy"),)}}, False, True),
         ({"row": {"prompt_writer": "M. Doe"}}, False, True),
         ({"outputs": {"format": "png"}}, False, True),
         ({"outputs": {"access_copy": "jpeg"}}, False, True),

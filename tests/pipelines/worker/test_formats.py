@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from diffcolor.luminance import luma
+from manifests.read import RecolorRequest
 from pipelines.curation.recolor import Recolorer
 from pipelines.curation.verify import verify, verify_pair
 from pipelines.driver.run import run_job
@@ -173,7 +174,7 @@ def test_a_16_bit_scan_is_recolored_without_its_file(archive):
     moved = original.rename(folder / "gone")
     try:
         recolorer = Recolorer(spec.output)
-        ((_, outputs),) = recolorer.recolor_all([("described", ["a green barn"])])
+        ((_, outputs),) = recolorer.recolor_all([RecolorRequest(id="described", prompts=("a green barn",))])
     finally:
         moved.rename(original)
     output = outputs[0]

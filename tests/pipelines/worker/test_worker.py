@@ -11,6 +11,7 @@ from PIL import Image
 
 from diffcolor.artifact import to_bytes
 from diffcolor.config import NO_BASE, preset_for
+from diffcolor.lab import ab_of
 from manifests.read import read_rows
 from pipelines.errors import StoreError
 from pipelines.ledger.names import provenance_key
@@ -20,7 +21,7 @@ from pipelines.store.store import Store
 from pipelines.worker import fits, fitting
 from pipelines.worker import worker as worker_module
 from pipelines.worker.worker import Worker
-from tests.conftest import write_manifest, write_picture
+from tests.conftest import gray_picture, write_manifest, write_picture
 from tests.scans import BAD, GRAY, SKIPPED, encoded
 
 
@@ -98,6 +99,51 @@ def test_another_target_prompt_trains_nothing(worker, tmp_path):
     assert second.trained_steps == 0
     assert second.artifact == first.artifact
     assert second.outputs[0].sha256 == first.outputs[0].sha256
+
+
+def test_a_known_colour_is_had_where_it_was_given_and_trains_nothing(worker, tmp_path):
+    write_picture(tmp_path / "a.png", 1, height=140, width=180)
+    (plain,) = worker.process(tasks(tmp_path, [row("a")]))
+    places = {
+        "color_points": [{"x": 30, "y": 30, "color": "#506890"}],
+        "color_boxes": [{"x": 20, "y": 100, "width": 40, "height": 20, "color": "#906048"}],
+    }
+    (hinted,) = worker.process(tasks(tmp_path, [row("a", **places)]))
+    assert hinted.trained_steps == 0
+    assert hinted.primary_sha256 == plain.primary_sha256, "stage 1's own colours know of no hint"
+    (output,) = hinted.outputs
+    assert output.hints == ("30,30,#506890", "20,100,40,20,#906048")
+    assert len(output.hints_kept) == 2
+    assert min(output.hints_kept) > 0.9
+    with Image.open(tmp_path / "out" / output.image) as image:
+        pixels = np.asarray(image).astype(np.float32) / 255
+    ab = ab_of(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    for (y, x), code in {(30, 30): (0x50, 0x68, 0x90), (110, 40): (0x90, 0x60, 0x48)}.items():
+        wanted = ab_of(torch.tensor(code).view(1, 3, 1, 1) / 255).flatten().numpy()
+        apart = np.degrees(np.arctan2(*ab[y, x][::-1]) - np.arctan2(*wanted[::-1]))
+        assert abs((apart + 180) % 360 - 180) < 5
+        assert np.hypot(*ab[y, x]) == pytest.approx(np.hypot(*wanted), rel=0.1)
+    record = json.loads((tmp_path / "out" / provenance_key(output.image)).read_text())
+    assert record["outcome"]["hints"] == list(output.hints)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_places_are_in_the_files_pixels_however_it_is_turned(worker, tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(gray_picture(1, 140, 180)).save(tmp_path / "a.png", exif=exif)
+    (done,) = worker.process(tasks(tmp_path, [row("a", color_points=[{"x": 20, "y": 120, "color": "#3060a0"}])]))
+    with Image.open(tmp_path / "out" / done.outputs[0].image) as image:
+        r, _, b = np.asarray(image).astype(int)[120, 20]
+    assert b - r > 60
+
+
+def test_a_place_outside_the_picture_is_the_rows_failure(worker, tmp_path):
+    write_picture(tmp_path / "a.png", 1)
+    (done,) = worker.process(tasks(tmp_path, [row("a", color_points=[{"x": 80, "y": 2, "color": "navy"}])]))
+    assert done.error_kind == "place_outside"
+    assert "80,2,navy" in done.error_message
+    assert "80 x 72" in done.error_message
 
 
 def test_a_damaged_artifact_is_fitted_again_and_said(worker, tmp_path):
