@@ -26,6 +26,12 @@ def evaluate(
     variant: Annotated[
         int, typer.Option(min=0, help="Which of a row's prompts, counted from 1; 0 is stage 1's own picture.")
     ] = 1,
+    simulate_points: Annotated[
+        int,
+        typer.Option(
+            min=0, max=200, metavar="K", help="Give each picture K true colours at points first, as a curator could."
+        ),
+    ] = 0,
     judge: Annotated[
         list[str] | None,
         typer.Option(help="CLIP model to score with: 'mini', an open_clip folder, or MODEL:TAG. Repeatable."),
@@ -70,7 +76,7 @@ def evaluate(
         except (ValueError, MetricUnavailableError) as error:
             say(str(error))
             raise typer.Exit(ExitCode.USAGE if isinstance(error, ValueError) else ExitCode.UNAVAILABLE) from error
-        found = evaluated(output, known, variant=variant, judged=judged, perceptual=perceptual)
+        found = evaluated(output, known, variant=variant, points=simulate_points, judged=judged, perceptual=perceptual)
         if not found.rows:
             say("; ".join(f"{row_id}: {reason}" for row_id, reason in list(found.missing.items())[:5]) or "no rows")
             raise typer.Exit(ExitCode.USAGE)

@@ -12,6 +12,7 @@ from diffcolor.judge import Judge
 from pipelines.curation.evaluate.figures import against_truth, hint_agreement, interval, mean_ab, spread
 from pipelines.curation.evaluate.floors import FLOORS, ORACLES
 from pipelines.curation.evaluate.pictures import at_most, read_mask, read_rgb
+from pipelines.curation.evaluate.points import true_points, with_hints
 from pipelines.curation.evaluate.truths import Truth
 from pipelines.curation.evaluate.verdict import Verdict, verdict
 from pipelines.curation.verify import read_scan_again
@@ -69,6 +70,7 @@ def evaluate(
     known: dict[str, Truth],
     *,
     variant: int = 1,
+    points: int = 0,
     judged: dict[str, Judged] | None = None,
     perceptual: "Perceptual | None" = None,
 ) -> Evaluation:
@@ -76,6 +78,7 @@ def evaluate(
 
     Args:
         variant: which of a row's prompts, counted from 1; 0 is the primary picture of stage 1.
+        points: so many true points are given to each picture first (`points.true_points`).
         judged: by name, functions that score a picture with a CLIP model (`clip_judge`).
         perceptual: computes LPIPS, FID and KID.
     """
@@ -106,6 +109,8 @@ def evaluate(
             hint = truth.hint_color
             inside = _inside(truth, rgb.shape[:2]) if hint else None
             rgb, true = at_most(rgb), at_most(true)
+            if points:
+                rgb = with_hints(rgb, true_points(true, points))
             figures: dict[str, Any] = {"id": row.id, "prompt": prompt, **against_truth(rgb, true)}
             figures["luminance_mismatches"] = mismatches
             if hint and inside is not None:

@@ -57,7 +57,10 @@ def premis(record: dict[str, Any], name: str, sha256: str, size: int) -> bytes:
     add(happened, "eventType", text="modification")
     add(happened, "eventDateTime", text=method["finished_at"])
     detail = add(happened, "eventDetailInformation")
-    add(detail, "eventDetail", text=f"{record['statement']} Text: {method['target_prompt']}")
+    text = f"{record['statement']} Text: {method['target_prompt']}"
+    if outcome.get("hints"):
+        text += f"; colours given by a person at x,y or x,y,width,height: {'; '.join(outcome['hints'])}"
+    add(detail, "eventDetail", text=text)
     result = add(happened, "eventOutcomeInformation")
     add(result, "eventOutcome", text="success")
     note = f"{outcome['luminance_mismatches']} pixels differ in luminance by {outcome['luma_formula']}"

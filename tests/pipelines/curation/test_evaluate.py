@@ -24,6 +24,7 @@ from pipelines.curation.evaluate.figures import against_truth, hint_agreement, h
 from pipelines.curation.evaluate.floors import FILE, LEVELS, painted
 from pipelines.curation.evaluate.perceptual import KID_SUBSET, Metric, MetricUnavailableError, Perceptual
 from pipelines.curation.evaluate.pictures import at_most, read_rgb
+from pipelines.curation.evaluate.points import true_points, with_hints
 from pipelines.curation.evaluate.truths import Truth, truths
 from pipelines.curation.evaluate.verdict import verdict
 from pipelines.images.icc import rgb_profile
@@ -352,6 +353,43 @@ def of_photographs(colorize) -> list[dict]:
 
 def recolored(truth: np.ndarray, ab: np.ndarray) -> np.ndarray:
     return painted(luma(truth), ab)
+
+
+def of_things(seed: int) -> np.ndarray:
+    """Eight things side by side, each of one colour and of a gray of its own."""
+    rng = np.random.default_rng(seed)
+    grays = rng.permutation(np.linspace(60, 200, 8)).round().reshape(2, 4)
+    gray = np.kron(grays, np.ones((32, 24))) + rng.normal(0, 1, (64, 96))
+    colors = np.kron(rng.uniform(-25, 25, (2, 4, 2)), np.ones((32, 24, 1)))
+    return painted(gray.round().astype(np.uint8), colors)
+
+
+def test_true_points_bring_a_picture_nearer_to_the_truth():
+    def error(count: int) -> float:
+        ratios = []
+        for seed in range(6):
+            truth = of_things(seed)
+            made = gray = np.repeat(luma(truth)[..., None], 3, -1)
+            if count:
+                made = with_hints(gray, true_points(truth, count))
+            assert np.array_equal(luma(made), luma(truth))
+            ratios.append(against_truth(made, truth)["ab_ratio"])
+        return float(np.mean(ratios))
+
+    errors = [error(count) for count in (0, 2, 6, 20)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[3] < 0.25
+
+
+def test_the_command_simulates_points(finished):
+    given = ["--truth", str(finished / "truth"), "--json"]
+    plain, pointed = (
+        CliRunner().invoke(app, ["evaluate", str(finished / "out"), *given, "--name", name, *more])
+        for name, more in (("plain", []), ("pointed", ["--simulate-points", "10"]))
+    )
+    assert pointed.exit_code == 0, pointed.output
+    before, after = (json.loads(one.stdout)["summary"]["ab_error"] for one in (plain, pointed))
+    assert before != after
 
 
 def test_floors_know_nothing_and_oracles_ever_more():
