@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from scipy.ndimage import distance_transform_edt
 from skimage.color import rgb2lab
 
 from benchmarks.ablation import Bench, native
 from benchmarks.validation import Case, on_sheet, photographs, scenes
 from benchmarks.variants import Variant
 from diffcolor.config import preset_for
+from diffcolor.hints import Hint
 from diffcolor.models import load_models
-from pipelines.curation.evaluate.figures import HUE_AGREEMENT
+from pipelines.curation.evaluate.figures import HUE_AGREEMENT, against_truth
+from pipelines.curation.evaluate.points import true_points, with_hints
 from pipelines.curation.evaluate.verdict import verdict
 
 PROMPTS = {"empty": "nothing", "caption": "the title", "hinted": "a caption with colours", "other": "another colour"}
@@ -105,6 +108,37 @@ def sheets(bench: Bench, cases: list[Case]) -> str:
     )
 
 
+def pointed(bench: Bench, cases: list[Case], count: int) -> str:
+    """Photographs by the coarse colorizer, told the title, with true colours at points (`evaluate --simulate-points`)."""
+    rows = []
+    for case in cases:
+        picture = bench.models.coarse.colorize(bench.scan(case).gray[None], [case.caption])[0]
+        made = with_hints(native(case, picture), true_points(case.truth, count))
+        rows.append(against_truth(made, case.truth))
+    ours = verdict(rows, [case.group for case in cases]).lines[0]
+    return f"{count} true points: error {ours.error.text()} of gray's, colourfulness {ours.colorfulness.text('.2f')}"
+
+
+@torch.no_grad()
+def spilled(bench: Bench, cases: list[Case]) -> str:
+    """Scenes with the object's true colour at one point of it: the change of chroma on the object and beside it."""
+    inside, outside = [], []
+    for case in cases:
+        before = native(case, bench.models.coarse.colorize(bench.scan(case).gray[None], [case.caption])[0])
+        y, x = np.unravel_index(distance_transform_edt(case.mask).argmax(), case.mask.shape)
+        height, width = case.mask.shape
+        a, b = np.median(rgb2lab(case.truth)[case.mask], axis=0)[1:]
+        at = {"top": y / height, "bottom": (y + 1) / height, "left": x / width, "right": (x + 1) / width}
+        after = with_hints(before, [Hint(**at, ab=(float(a), float(b)))])
+        change = np.linalg.norm((rgb2lab(after) - rgb2lab(before))[..., 1:], axis=-1)
+        inside.append(change[case.mask].mean())
+        outside.append(change[~case.mask].mean())
+    share = np.median(np.array(outside) / np.array(inside))
+    return (
+        f"one point on each scene's object: {np.mean(inside):.1f} on it, {100 * share:.0f} % of that beside it (median)"
+    )
+
+
 def main() -> None:
     """Runs what is not there yet and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -128,7 +162,10 @@ def main() -> None:
             lines.append(line(label, variant, rows))
             if len(lines) == 3:
                 lines[2:2] = floors(rows)
-    print("\n".join([*lines, "", sheets(bench, photos)]))
+    print("\n".join([*lines, "", sheets(bench, photos)]), flush=True)
+    for count in (3, 5, 10):
+        print(pointed(bench, photos, count), flush=True)
+    print(spilled(bench, cases[len(photos) :]))
 
 
 if __name__ == "__main__":

@@ -257,6 +257,7 @@ async function look(row) {
   body.replaceChildren(
     slider(row, chosen, true),
     make("p", {}, make("b", {}, "Text: "), row.variants[chosen].prompt),
+    ...knownColours(more.variants[chosen].hints),
     make("p", { class: "quiet" }, `Context prompt: ${row.caption}. ${facts.statement}`),
     ...row.warnings.map((warning) => make("p", { class: "warn" }, "⚠ " + warning)),
     actions(row, true), note,
@@ -266,6 +267,11 @@ async function look(row) {
     make("h3", {}, "Losses"), curves(more.losses),
     make("h3", {}, "Provenance"), provenance(row, more, chosen));
   if (!dialog.open) dialog.showModal();
+}
+function knownColours(hints) {
+  if (!hints.length) return [];
+  const said = hints.map(([hint, kept]) => kept < 0.9 ? `${hint} (${Math.round(100 * kept)} % of its chroma: the gray leaves no room)` : hint);
+  return [make("p", {}, make("b", {}, "Known colours (x, y, ...): "), said.join("; "))];
 }
 function allVariants(row, more, chosen) {
   const side = make("div", { class: "side" });

@@ -161,6 +161,9 @@ def _details(row: ResultRow) -> dict[str, Any]:
                     }
                     for candidate in output.candidates
                 ],
+                "hints": [
+                    [hint, _rounded(kept, 2)] for hint, kept in zip(output.hints, output.hints_kept, strict=True)
+                ],
                 "kept": _rounded(output.chroma_kept),
                 "repaired": output.repaired,
                 "lightness": [_rounded(output.lightness_mean, 1), _rounded(output.lightness_max, 1)],

@@ -103,6 +103,7 @@ def finished(tmp_path_factory, base_folder, judge_folder, local_ray):
     rows = [
         {"id": name, "image": f"{name}.png", "caption": f"barn {name}", "target_prompts": prompts} for name in "abc"
     ]
+    rows[1]["color_points"] = [{"x": 10, "y": 10, "color": "navy"}, {"x": 60, "y": 60, "color": "#000080"}]
     rows[2]["caption"] = HOSTILE
     rows.append({"id": "gone", "image": "gone.png", "caption": "nothing"})
     spec = JobSpec(
@@ -259,15 +260,21 @@ def test_a_picture_is_looked_at_closely(job, opened):
     assert str(seed) in text, "every digit of it"
     page.keyboard.press("j")
     page.wait_for_function("document.getElementById('detail-title').textContent === 'b'")
+    page.wait_for_selector("dialog[open] .facts")
+    assert "10,10,navy" in page.locator("#detail-body").inner_text()
     page.keyboard.press("Escape")
     assert not page.locator("#detail").is_visible()
     assert page.errors == []
 
 
-def test_a_runner_up_of_the_ladder_is_made_when_it_is_picked(job, opened, tmp_path, monkeypatch):
+@pytest.mark.parametrize("row_id", ["a", "b"])  # b has known colours
+def test_a_runner_up_of_the_ladder_is_made_when_it_is_picked(job, opened, tmp_path, monkeypatch, row_id):
+    def row():
+        return next(row for row in Ledger(Store(job.output)).current() if row.id == row_id)
+
     monkeypatch.setitem(PRESETS, "tiny", TINY)
     page = opened(index(job))
-    page.locator(".card[data-id=a] button", has_text="Look closely").click()
+    page.locator(f".card[data-id={row_id}] button", has_text="Look closely").click()
     page.locator("dialog button", has_text="made when the decisions are applied").first.click()
     with page.expect_download() as download:
         page.locator("#close").click()
@@ -275,14 +282,15 @@ def test_a_runner_up_of_the_ladder_is_made_when_it_is_picked(job, opened, tmp_pa
     download.value.save_as(tmp_path / "d.csv")
     (one,) = read_decisions(str(tmp_path / "d.csv"))
     assert (one.decision, float(one.eta) in TINY.etas) == ("pick", True)
-    before = Ledger(Store(job.output)).current().__next__().outputs[0]
+    before = row().outputs[0]
     assert before.eta != float(one.eta)
     done = apply(job.output, [one])
     assert (done.final, done.applied, done.failed) == (1, 1, {})
     again = apply(job.output, [one])
     assert (again.final, again.applied, again.stale) == (1, 1, ()), "the same once more changes nothing"
-    row = next(row for row in Ledger(Store(job.output)).current() if row.id == "a")
-    assert row.outputs[0].eta == float(one.eta)
+    assert row().outputs[0].eta == float(one.eta)
+    assert row().outputs[0].hints == before.hints
+    assert len(row().outputs) == 2
     assert verify(job.output).differences == []
 
 
