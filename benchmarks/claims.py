@@ -109,7 +109,7 @@ def sheets(bench: Bench, cases: list[Case]) -> str:
 
 
 def pointed(bench: Bench, cases: list[Case], count: int) -> str:
-    """Photographs by the coarse colorizer, told the title, with true colours at points (`evaluate --simulate-points`)."""
+    """Photographs by the coarse colorizer, told the title, with true colours at points."""
     rows = []
     for case in cases:
         picture = bench.models.coarse.colorize(bench.scan(case).gray[None], [case.caption])[0]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
 from diffcolor.lab import ab_of, with_ab
@@ -44,32 +44,44 @@ class Hint:
     ab: tuple[float, float] | None
 
 
-def spread_hints(
-    rgb: NDArray[np.float32], gray: NDArray[np.float32], hints: Sequence[Hint]
-) -> tuple[NDArray[np.float32], tuple[float, ...]]:
-    """The picture with the hinted colours, at the size of `gray`.
+class HintSpreader:
+    """Spreads the hints of one scan over any picture of it; the equations are factored once.
 
     Args:
-        rgb: (h, w, 3) sRGB in [0, 1], the colours so far, at any size.
-        gray: (H, W) in [0, 1], the scan; it becomes the picture's luma.
-
-    Returns:
-        (H, W, 3), the chroma reduced where a gray value leaves no room for it; and for each hint the share of the
-        wanted chroma that was had, 1 for a neutral one.
+        gray: (H, W) in [0, 1], the scan; it becomes the pictures' luma.
     """
-    ab = _ab_at(rgb, gray)
-    weight, wanted = np.zeros(gray.shape), np.zeros((*gray.shape, 3))
-    places = [_places(hint, gray) for hint in hints]
-    for hint, place in zip(hints, places, strict=True):
-        weight[place] = CERTAINTY
-        wanted[place, 2] = hint.ab is None
-        wanted[place, :2] = 0 if hint.ab is None else np.asarray(hint.ab) - np.median(ab[place], axis=0)
-    spread = _solve(gray.astype(np.float64), weight, wanted)
-    hinted = (ab + spread[..., :2]) * (1 - spread[..., 2:].clip(0, 1))
-    painted = with_ab(torch.from_numpy(gray)[None, None], _as_tensor(hinted))
-    had = _as_array(ab_of(painted))
-    kept = tuple(_kept(np.median(had[place], axis=0), hint.ab) for hint, place in zip(hints, places, strict=True))
-    return _as_array(painted), kept
+
+    def __init__(self, gray: NDArray[np.float32], hints: Sequence[Hint]) -> None:
+        self._gray, self._hints = gray, hints
+        self._places = [_places(hint, gray) for hint in hints]
+        self._weight = np.zeros(gray.shape)
+        for place in self._places:
+            self._weight[place] = CERTAINTY
+        self._system = _factored(gray.astype(np.float64), self._weight)
+
+    def __call__(self, rgb: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[float, ...]]:
+        """A picture with the hinted colours, at the size of the scan.
+
+        Args:
+            rgb: (h, w, 3) sRGB in [0, 1], the colours so far, at any size.
+
+        Returns:
+            (H, W, 3), the chroma reduced where a gray value leaves no room for it; and for each hint the share of the
+            wanted chroma that was had, 1 for a neutral one.
+        """
+        ab = _ab_at(rgb, self._gray)
+        wanted = np.zeros((*self._gray.shape, 3))
+        for hint, place in zip(self._hints, self._places, strict=True):
+            wanted[place, 2] = hint.ab is None
+            wanted[place, :2] = 0 if hint.ab is None else np.asarray(hint.ab) - np.median(ab[place], axis=0)
+        spread = self._system.solve((self._weight[..., None] * wanted).reshape(-1, 3)).reshape(wanted.shape)
+        hinted = (ab + spread[..., :2]) * (1 - spread[..., 2:].clip(0, 1))
+        painted = with_ab(torch.from_numpy(self._gray)[None, None], _as_tensor(hinted))
+        had = _as_array(ab_of(painted))
+        kept = (
+            _kept(np.median(had[place], axis=0), hint.ab) for hint, place in zip(self._hints, self._places, strict=True)
+        )
+        return _as_array(painted), tuple(kept)
 
 
 def _ab_at(rgb: NDArray[np.float32], gray: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -116,8 +128,11 @@ def _places(hint: Hint, gray: NDArray[np.float32]) -> NDArray[np.bool_]:
     return inside
 
 
-def _solve(gray: NDArray[np.float64], weight: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The field (H, W, C) that is near `wanted` where there is weight, and alike where neighbouring grays are alike."""
+def _factored(gray: NDArray[np.float64], weight: NDArray[np.float64]) -> SuperLU:
+    """The equations of a field that is near given values where there is weight, and alike where neighbours are alike.
+
+    Solving them for `weight * value` (H * W, C) gives the field.
+    """
     height, width = gray.shape
     index = np.arange(height * width).reshape(height, width)
     rows, columns, values = [], [], []
@@ -132,5 +147,4 @@ def _solve(gray: NDArray[np.float64], weight: NDArray[np.float64], wanted: NDArr
     one_way = sparse.coo_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape)
     affinity = (one_way + one_way.T).tocsc()
     own = np.asarray(affinity.sum(1)).ravel() + FADE + weight.ravel()
-    system = splu(sparse.diags(own).tocsc() - affinity, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
-    return system.solve((weight[..., None] * wanted).reshape(-1, wanted.shape[2])).reshape(wanted.shape)
+    return splu(sparse.diags(own).tocsc() - affinity, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})

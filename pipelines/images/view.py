@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcolor.geometry import fitting_size, working_gray
-from diffcolor.hints import HINT_PIXELS, Hint, spread_hints
+from diffcolor.hints import HINT_PIXELS, Hint, HintSpreader
 from diffcolor.lab import ab_of
 from diffcolor.luminance import chroma_planes
 from diffcolor.upsample import box_average
@@ -147,14 +147,16 @@ class View:
         """
         if not self.places:
             return rgb, ()
-        height, width = fitting_size(*self.shape, HINT_PIXELS)
         orientation = self.image.metadata.orientation
-        gray = np.ascontiguousarray(turned_back(self.gray(height, width), orientation))
         picture = turned_back(rgb.float().permute(1, 2, 0).cpu().numpy(), orientation)
-        wanted = [self._hint(place) for place in self.places]
-        painted, kept = spread_hints(np.ascontiguousarray(picture), gray, wanted)
+        painted, kept = self._hint_spreader(np.ascontiguousarray(picture))
         upright = np.ascontiguousarray(turned_upright(painted, orientation))
         return torch.from_numpy(upright).permute(2, 0, 1), kept
+
+    @cached_property
+    def _hint_spreader(self) -> HintSpreader:
+        gray = turned_back(self.gray(*fitting_size(*self.shape, HINT_PIXELS)), self.image.metadata.orientation)
+        return HintSpreader(np.ascontiguousarray(gray), [self._hint(place) for place in self.places])
 
     def _hint(self, place: ColorPlace) -> Hint:
         left, top, across, down = self.box

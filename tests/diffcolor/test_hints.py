@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffcolor.hints import Hint, spread_hints
+from diffcolor.hints import Hint, HintSpreader
 from diffcolor.lab import ab_of
 from diffcolor.luminance import soft_luma
 from tests.conftest import gray_picture
@@ -38,7 +38,7 @@ def luma(picture: np.ndarray) -> np.ndarray:
 
 def test_a_thing_takes_the_colour_of_its_point_and_its_surroundings_do_not():
     gray = two_things()
-    found, kept = spread_hints(plain(gray), gray, [at(45, 40, RED)])
+    found, kept = HintSpreader(gray, [at(45, 40, RED)])(plain(gray))
     inside = np.hypot(*(np.mgrid[:90, :120] - np.array([45, 40])[:, None, None])) < 22
     outside = np.hypot(*(np.mgrid[:90, :120] - np.array([45, 40])[:, None, None])) > 28
     assert kept == (pytest.approx(1, abs=0.02),)
@@ -50,7 +50,7 @@ def test_a_thing_takes_the_colour_of_its_point_and_its_surroundings_do_not():
 
 def test_two_points_share_a_picture_at_its_edges():
     gray = two_things()
-    found, _ = spread_hints(plain(gray), gray, [at(45, 40, RED), at(80, 110, BLUE)])
+    found, _ = HintSpreader(gray, [at(45, 40, RED), at(80, 110, BLUE)])(plain(gray))
     assert np.abs(ab(found)[60, 40] - RED).max() < 6
     assert np.abs(ab(found)[10, 90] - BLUE).max() < 6
 
@@ -60,7 +60,7 @@ def test_the_models_shades_of_a_thing_are_kept():
     gray = two_things()
     shaded = plain(gray).copy()
     shaded[30:45, 30:50, 0] += 0.05
-    before, after = ab(shaded), ab(spread_hints(shaded, gray, [at(55, 40, BLUE)])[0])
+    before, after = ab(shaded), ab(HintSpreader(gray, [at(55, 40, BLUE)])(shaded)[0])
     step = before[37, 40] - before[55, 40]
     assert np.abs((after[37, 40] - after[55, 40]) - step).max() < 0.35 * np.abs(step).max()
 
@@ -68,7 +68,7 @@ def test_the_models_shades_of_a_thing_are_kept():
 def test_a_neutral_point_takes_colour_away():
     gray = two_things()
     brown = plain(gray) + np.array([0.08, 0.0, -0.16], np.float32)
-    found, kept = spread_hints(brown, gray, [at(80, 110, None)])
+    found, kept = HintSpreader(gray, [at(80, 110, None)])(brown)
     assert kept == (1.0,)
     assert np.linalg.norm(ab(found)[80, 110]) < 0.5
     assert np.linalg.norm(ab(found)[5:20, 80:].reshape(-1, 2), axis=-1).mean() < 2
@@ -78,7 +78,7 @@ def test_a_neutral_point_takes_colour_away():
 def test_a_box_speaks_for_what_it_mostly_holds():
     gray = two_things()
     box = Hint(top=15 / 90, left=10 / 120, bottom=75 / 90, right=70 / 120, ab=RED)  # the disc and corners of the ground
-    found, _ = spread_hints(plain(gray), gray, [box])
+    found, _ = HintSpreader(gray, [box])(plain(gray))
     assert np.abs(ab(found)[45, 40] - RED).max() < 3
     assert np.linalg.norm(ab(found)[17, 12]) < 8
     assert np.linalg.norm(ab(found)[80, 110]) < 2
@@ -86,7 +86,7 @@ def test_a_box_speaks_for_what_it_mostly_holds():
 
 def test_chroma_that_gray_values_have_no_room_for_is_reduced_and_said():
     gray = np.full((60, 80), 0.97, np.float32)
-    found, kept = spread_hints(plain(gray), gray, [at(30, 40, (70.0, 50.0), 60, 80)])
+    found, kept = HintSpreader(gray, [at(30, 40, (70.0, 50.0), 60, 80)])(plain(gray))
     assert 0 < kept[0] < 0.3
     assert np.abs(luma(found) - gray).max() < 1e-5
     assert found.min() >= -1e-6
@@ -95,8 +95,8 @@ def test_chroma_that_gray_values_have_no_room_for_is_reduced_and_said():
 
 def test_no_hint_far_away_changes_little_and_the_same_hint_gives_the_same_bytes():
     gray = gray_picture(1, 96, 128).astype(np.float32) / 255
-    first = spread_hints(plain(gray), gray, [at(5, 5, BLUE, 96, 128)])[0]
-    assert np.array_equal(first, spread_hints(plain(gray), gray, [at(5, 5, BLUE, 96, 128)])[0])
+    first = HintSpreader(gray, [at(5, 5, BLUE, 96, 128)])(plain(gray))[0]
+    assert np.array_equal(first, HintSpreader(gray, [at(5, 5, BLUE, 96, 128)])(plain(gray))[0])
 
 
 @pytest.mark.parametrize("size", [(24, 32), (200, 260)])
@@ -105,7 +105,7 @@ def test_colours_come_at_any_size(size):
     gray = two_things()
     colors = np.clip(0.5 + np.array([0.1, 0.0, -0.1]), 0, 1)
     rgb = np.broadcast_to(colors, (*size, 3)).astype(np.float32)
-    found, _ = spread_hints(rgb, gray, [at(45, 40, RED)])
+    found, _ = HintSpreader(gray, [at(45, 40, RED)])(rgb)
     assert found.shape == (90, 120, 3)
     wanted = ab(np.broadcast_to(colors, (2, 2, 3)).astype(np.float32))[0, 0]
     assert np.linalg.norm(ab(found)[85, 5] - wanted) < 4

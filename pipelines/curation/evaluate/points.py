@@ -6,7 +6,7 @@ from scipy.cluster.vq import kmeans2
 from skimage.color import rgb2lab
 
 from diffcolor.geometry import fitting_size
-from diffcolor.hints import HINT_PIXELS, Hint, spread_hints
+from diffcolor.hints import HINT_PIXELS, Hint, HintSpreader
 from diffcolor.luminance import chroma_planes, luma, recombine
 from diffcolor.upsample import ChromaUpsampler, box_average
 
@@ -40,5 +40,5 @@ def with_hints(picture: NDArray[np.uint8], hints: list[Hint]) -> NDArray[np.uint
     height, width = gray.shape
     fitting = fitting_size(height, width, HINT_PIXELS)
     codes, smaller = picture.astype(np.float32) / 255, (min(fitting[0], height), min(fitting[1], width))
-    painted, _ = spread_hints(box_average(codes, *smaller), box_average(gray, *smaller) / np.float32(255), hints)
+    painted, _ = HintSpreader(box_average(gray, *smaller) / np.float32(255), hints)(box_average(codes, *smaller))
     return recombine(gray, ChromaUpsampler(gray, chroma_planes(painted)).rows(0, height))
