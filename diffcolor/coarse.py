@@ -68,7 +68,7 @@ class _Reading(nn.Module):
     def __init__(self, width: int, text_width: int, *, sees_itself: bool) -> None:
         super().__init__()
         heads = width // 32
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width) if sees_itself else None
         self.itself = nn.MultiheadAttention(width, heads, batch_first=True) if sees_itself else None
         self.text_norm = nn.LayerNorm(width)
         self.text = nn.MultiheadAttention(width, heads, kdim=text_width, vdim=text_width, batch_first=True)
@@ -79,7 +79,7 @@ class _Reading(nn.Module):
     def forward(self, x: Tensor, text: Tensor, padding: Tensor) -> Tensor:
         shape = x.shape
         places = x.flatten(2).transpose(1, 2)
-        if self.itself is not None:
+        if self.norm is not None and self.itself is not None:
             normed = self.norm(places)
             places = places + self.itself(normed, normed, normed, need_weights=False)[0]
         normed = self.text_norm(places)
