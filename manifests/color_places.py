@@ -59,6 +59,15 @@ def place_of(text: str) -> ColorPlace:
     return parse_place(text, 4 if re.match(r"\d+,\d+,\d+,\d+,", text) else 2)
 
 
+def places_of(text: str) -> tuple[ColorPlace, ...]:
+    """Points and boxes together, `x,y,color; x,y,width,height,color`; none of an empty text.
+
+    Raises:
+        ValueError: one cannot be read, or contradicts another.
+    """
+    return distinct([place_of(part.strip()) for part in text.split(";") if part.strip()])
+
+
 def parse_places(text: str | None, numbers: int) -> list[dict[str, Any]] | None:
     """A spreadsheet's cell, `x,y,color; x,y,color` or JSON, as a manifest's column holds it; None if it is empty.
 

@@ -80,16 +80,15 @@ class Recolorer:
         for row_id in wanted:
             yield row_id, RecolorError(row_id, "no such id in the results; see `status`, or submit it first")
 
-    def sample_at(self, row_id: str, output: Output, eta: float) -> Output:
-        """Samples an output of a row once more, at one eta, and replaces it.
+    def sample_at(self, row_id: str, prompt: str, eta: float, places: tuple[ColorPlace, ...] = ()) -> Output:
+        """Samples a prompt of a row once more, at one eta; replaces its output with the same known colours.
 
         Raises:
             RecolorError, ArtifactError: as `recolor_all` yields them.
         """
         before, self.config = self.config, replace(self.config, etas=(eta,))
         try:
-            places = tuple(place_of(text) for text in output.hints)
-            request = RecolorRequest(id=row_id, prompts=(output.prompt,), places=places)
+            request = RecolorRequest(id=row_id, prompts=(prompt,), places=places)
             ((_, outcome),) = self.recolor_all([request], again=True)
         finally:
             self.config = before

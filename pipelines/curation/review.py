@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from diffcolor.errors import DiffColorError
+from manifests.color_places import places_of
 from manifests.errors import ManifestError, Problem
 from pipelines.errors import RecolorError
 from pipelines.images import scratch
@@ -35,7 +36,8 @@ class Decision:
     """A row of `decisions.csv`.
 
     `eta` is empty if the decision is on the picture itself; else it picks a runner-up of that picture's eta ladder,
-    which is still to be sampled at full size.
+    which is still to be sampled at full size. `hints` are colours that the curator knows, "x,y,color; x,y,width,height,
+    color": the picture is made again with them.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Decision:
     decision: str
     prompt: str = ""
     eta: str = ""
+    hints: str = ""
     reviewer: str = ""
     note: str = ""
     time: str = ""
@@ -99,6 +102,10 @@ def read_decisions(uri: str) -> list[Decision]:
             float(values["eta"] or 0)
         except ValueError:
             problems.append(Problem("bad_eta", number, values["id"], f"eta {values['eta']!r} is not a number"))
+        try:
+            places_of(values["hints"])
+        except ValueError as error:
+            problems.append(Problem("bad_place", number, values["id"], f"hints: {error}"))
         by_id[values["id"]] = Decision(**{**values, "decision": decision})
     if problems:
         raise ManifestError(uri, problems)
@@ -152,13 +159,13 @@ def apply(output: str, decided: list[Decision], device: str = "auto") -> Reviewe
             continue
         picture = _reviewed_output(row, decision.output_sha256) if row.status == OK else None
         prompt = picture.prompt if picture else decision.prompt
-        is_runner_up = bool(decision.eta) and decision.decision != REJECT
-        existing = _output_at(row, prompt, float(decision.eta), picture) if is_runner_up else None
+        is_to_be_made = bool(decision.eta or decision.hints) and decision.decision != REJECT
+        existing = _output_at(row, prompt, decision, picture) if is_to_be_made else None
         if existing:  # sampled when these decisions were applied before
-            ready.append(replace(decision, output_sha256=existing.sha256, eta=""))
+            ready.append(_made(decision, existing))
         elif picture is None:
             stale.append(decision.id)
-        elif is_runner_up:
+        elif is_to_be_made:
             runners_up.append((replace(decision, prompt=prompt), picture))
         else:
             ready.append(decision)
@@ -186,12 +193,18 @@ def _sample(store: Store, output: str, picked: list[tuple[Decision, Output]], de
     recolorer, failed = Recolorer(output, device=device), {}
     for decision, reviewed in picked:
         try:
-            picture = recolorer.sample_at(decision.id, reviewed, float(decision.eta))
+            places = places_of(decision.hints or "; ".join(reviewed.hints))
+            picture = recolorer.sample_at(decision.id, reviewed.prompt, float(decision.eta or reviewed.eta), places)
         except (RecolorError, DiffColorError) as error:
             failed[decision.id] = str(error)
         else:
-            _keep(store, [replace(decision, output_sha256=picture.sha256, eta="")])
+            _keep(store, [_made(decision, picture)])
     return failed
+
+
+def _made(decision: Decision, picture: Output) -> Decision:
+    """The decision, once the picture that it asks for exists."""
+    return replace(decision, decision=PICK, output_sha256=picture.sha256, eta="", hints="")
 
 
 def _reviewed_output(row: ResultRow, digest: str) -> Output | None:
@@ -199,13 +212,15 @@ def _reviewed_output(row: ResultRow, digest: str) -> Output | None:
     return next((output for output in row.outputs if output.sha256 == digest), None)
 
 
-def _output_at(row: ResultRow, prompt: str, eta: float, reviewed: Output | None) -> Output | None:
-    """The output of this prompt and eta, with the colours that were known of the reviewed one."""
+def _output_at(row: ResultRow, prompt: str, decision: Decision, reviewed: Output | None) -> Output | None:
+    """The output that the decision asks to be made, if it has been made already."""
+    hints = tuple(map(str, places_of(decision.hints))) or (reviewed.hints if reviewed else None)
+    eta = float(decision.eta) if decision.eta else reviewed.eta if reviewed else None
     return next(
         (
             output
             for output in row.outputs
-            if output.prompt == prompt and output.eta == eta and (not reviewed or output.hints == reviewed.hints)
+            if output.prompt == prompt and output.eta == eta and (hints is None or output.hints == hints)
         ),
         None,
     )

@@ -294,6 +294,31 @@ def test_a_runner_up_of_the_ladder_is_made_when_it_is_picked(job, opened, tmp_pa
     assert verify(job.output).differences == []
 
 
+def test_a_curators_known_colours_are_made_at_full_size(job, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+
+    def row():
+        return next(row for row in Ledger(Store(job.output)).current() if row.id == "a")
+
+    reviewed = row().outputs[1]
+    (tmp_path / "d.csv").write_text(
+        f'id,output_sha256,decision,hints\na,{reviewed.sha256},approve,"10,10,navy; 5,40,20,20,#906048"\n'
+    )
+    decided = read_decisions(str(tmp_path / "d.csv"))
+    assert (apply(job.output, decided).applied, len(row().outputs)) == (1, 3)
+    made = row().outputs[2]
+    assert (made.prompt, made.eta) == (reviewed.prompt, reviewed.eta)
+    assert made.hints == ("10,10,navy", "5,40,20,20,#906048")
+    (filed,) = (Path(job.output) / "final").glob("a_colorized*.png")
+    assert filed.read_bytes() == (Path(job.output) / made.image).read_bytes()
+    again = apply(job.output, decided)
+    assert (again.final, again.stale, len(row().outputs)) == (1, (), 3), "the same once more changes nothing"
+    assert verify(job.output).differences == []
+    (tmp_path / "d.csv").write_text(f'id,output_sha256,decision,hints\na,{reviewed.sha256},approve,"10,10,navi"\n')
+    with pytest.raises(ManifestError, match="navy"):
+        read_decisions(str(tmp_path / "d.csv"))
+
+
 def test_a_note_decides_nothing_and_goes_with_what_is_decided(job, opened):
     page = opened(index(job))
     page.locator(".card[data-id=a] button", has_text="Look closely").click()
