@@ -33,14 +33,15 @@ def cells(store: Store) -> list[list[Image.Image]]:
 
 def sheet(rows: list[list[Image.Image]]) -> Image.Image:
     """The rows in two columns, one below the other."""
-    wide = max(len(row) for row in rows) * (SIDE + GAP)
     lines = -(-len(rows) // COLUMNS)
-    page = Image.new("RGB", (COLUMNS * wide + (COLUMNS - 1) * 4 * GAP, lines * (SIDE + GAP)), "white")
-    for number, row in enumerate(rows):
-        column, line = divmod(number, lines)
-        for place, picture in enumerate(row):
-            left = column * (wide + 4 * GAP) + place * (SIDE + GAP) + (SIDE - picture.width) // 2
-            page.paste(picture, (left, line * (SIDE + GAP) + (SIDE - picture.height) // 2))
+    columns = [rows[first : first + lines] for first in range(0, len(rows), lines)]
+    widths = [max(map(len, column)) * (SIDE + GAP) for column in columns]
+    page = Image.new("RGB", (sum(widths) + (COLUMNS - 1) * 4 * GAP, lines * (SIDE + GAP)), "white")
+    for number, column in enumerate(columns):
+        for line, row in enumerate(column):
+            for place, picture in enumerate(row):
+                left = sum(widths[:number]) + number * 4 * GAP + place * (SIDE + GAP) + (SIDE - picture.width) // 2
+                page.paste(picture, (left, line * (SIDE + GAP) + (SIDE - picture.height) // 2))
     return page
 
 
