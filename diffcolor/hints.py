@@ -43,6 +43,10 @@ class Hint:
     right: float
     ab: tuple[float, float] | None
 
+    @property
+    def area(self) -> float:
+        return (self.bottom - self.top) * (self.right - self.left)
+
 
 class HintSpreader:
     """Spreads the hints of one scan over any picture of it; the equations are factored once.
@@ -53,10 +57,13 @@ class HintSpreader:
 
     def __init__(self, gray: NDArray[np.float32], hints: Sequence[Hint]) -> None:
         self._gray, self._hints = gray, hints
-        self._places = [_places(hint, gray) for hint in hints]
-        self._weight = np.zeros(gray.shape)
-        for place in self._places:
-            self._weight[place] = CERTAINTY
+        # Of hints that overlap, the smaller one counts: a point in a box, a thing on a neutral sheet.
+        owner = np.full(gray.shape, -1)
+        places = [_places(hint, gray) for hint in hints]
+        for index in sorted(range(len(hints)), key=lambda index: -hints[index].area):
+            owner[places[index]] = index
+        self._places = [owner == index for index in range(len(hints))]
+        self._weight = np.where(owner >= 0, CERTAINTY, 0.0)
         self._system = _factored(gray.astype(np.float64), self._weight)
 
     def __call__(self, rgb: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[float, ...]]:
@@ -67,11 +74,13 @@ class HintSpreader:
 
         Returns:
             (H, W, 3), the chroma reduced where a gray value leaves no room for it; and for each hint the share of the
-            wanted chroma that was had, 1 for a neutral one.
+            wanted chroma that was had: 1 for a neutral one, 0 where smaller hints leave nothing of its place.
         """
         ab = _ab_at(rgb, self._gray)
         wanted = np.zeros((*self._gray.shape, 3))
         for hint, place in zip(self._hints, self._places, strict=True):
+            if not place.any():
+                continue
             wanted[place, 2] = hint.ab is None
             wanted[place, :2] = 0 if hint.ab is None else np.asarray(hint.ab) - np.median(ab[place], axis=0)
         spread = self._system.solve((self._weight[..., None] * wanted).reshape(-1, 3)).reshape(wanted.shape)
@@ -79,7 +88,8 @@ class HintSpreader:
         painted = with_ab(torch.from_numpy(self._gray)[None, None], _as_tensor(hinted))
         had = _as_array(ab_of(painted))
         kept = (
-            _kept(np.median(had[place], axis=0), hint.ab) for hint, place in zip(self._hints, self._places, strict=True)
+            _kept(np.median(had[place], axis=0), hint.ab) if place.any() else 0.0
+            for hint, place in zip(self._hints, self._places, strict=True)
         )
         return _as_array(painted), tuple(kept)
 

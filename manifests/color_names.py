@@ -39,11 +39,12 @@ def parse_color(text: str) -> tuple[int, int, int] | None:
     Raises:
         ValueError: it is none of these; the message offers the nearest names.
     """
-    name = " ".join(text.lower().replace("-", " ").split()).replace("grey", "gray")
+    name = " ".join(text.lower().replace("-", " ").split())
     if name in NEUTRAL:
         return None
     found = _HEX.fullmatch(text.strip())
-    code = found[1] if found else named_colors().get(name, "").removeprefix("#")
+    known = named_colors().get(name) or named_colors().get(name.replace("grey", "gray"), "")
+    code = found[1] if found else known.removeprefix("#")
     if not code:
         near = difflib.get_close_matches(name, named_colors(), n=3, cutoff=0.6)
         offer = f"; do you mean {' or '.join(repr(one) for one in near)}?" if near else ""

@@ -22,6 +22,7 @@ class ColorPlace:
     color: str
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "color", " ".join(self.color.split()))
         if self.x < 0 or self.y < 0 or self.width < 1 or self.height < 1:
             raise ValueError(f"{self}: a place begins at 0 or more and is one pixel wide and high at least")
         parse_color(self.color)
@@ -56,7 +57,7 @@ def parse_place(text: str, numbers: int) -> ColorPlace:
 
 def place_of(text: str) -> ColorPlace:
     """The inverse of `str(place)`."""
-    return parse_place(text, 4 if re.match(r"\d+,\d+,\d+,\d+,", text) else 2)
+    return parse_place(text, 4 if re.match(r"(\d+\s*,\s*){4}", text) else 2)
 
 
 def places_of(text: str) -> tuple[ColorPlace, ...]:

@@ -43,7 +43,7 @@ def export(runs: Path, out: Path, source: PictureSource) -> None:
     """Writes `out`/mini, `out`/judge and `out`/coarse beside the old ones, then swaps them in file by file.
 
     Args:
-        runs: folder of the trainings; the embedded part is written again where it has none.
+        runs: folder of the trainings; an embedded part of mini or judge is written again where it has none.
         out: the folder that holds, or will hold, the three.
         source: pictures for the statistics of the VAE's latents where they are not measured yet.
 

@@ -63,10 +63,12 @@ class Run:
             weight_decay=0.05,
         )
         if self.path.exists():
-            saved = torch.load(self.path, weights_only=True)
+            saved = torch.load(self.path, weights_only=True, map_location="cpu")
             self.net.load_state_dict(saved["net"])
             self.average.load_state_dict(saved["average"])
             self.optimizer.load_state_dict(saved["optimizer"])
+            for group, part in zip(self.optimizer.param_groups, parts, strict=True):
+                group["peak"] = rates[part]  # the checkpoint's may be older
             self.step, self.decay_began = saved["step"], saved["decay_began"]
 
     def steps(self, budget: Budget, check: Callable[[], dict[str, float]]) -> Iterator[int]:
@@ -76,7 +78,9 @@ class Run:
             check: figures of the average, for the log.
         """
         began = saved = time.monotonic()
-        if budget.decay_steps and self.decay_began < 0:
+        if not budget.decay_steps:
+            self.decay_began = -1
+        elif self.decay_began < 0:
             self.decay_began = self.step
         while (
             self.step < self.decay_began + budget.decay_steps

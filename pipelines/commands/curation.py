@@ -32,7 +32,10 @@ def recolor(
     prompt: Annotated[list[str] | None, typer.Option(help="Target prompt; repeatable. Default: the row's own.")] = None,
     point: Annotated[
         list[str] | None,
-        typer.Option(metavar="X,Y,COLOR", help="A pixel of the scan and its colour: #rrggbb, a name, or neutral."),
+        typer.Option(
+            metavar="X,Y,COLOR",
+            help="A pixel of the scan and its colour: #rrggbb, a name, or neutral. Replaces the row's known colours.",
+        ),
     ] = None,
     box: Annotated[
         list[str] | None, typer.Option(metavar="X,Y,W,H,COLOR", help="The same for a box; both repeatable.")

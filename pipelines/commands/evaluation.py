@@ -42,7 +42,10 @@ def evaluate(
     hub_folder: Annotated[
         Path | None, typer.Option(help="torch hub folder whose checkpoints/ holds the networks of --metric.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the tables in OUT/evaluation/.")] = "evaluation",
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the tables in OUT/evaluation/. Default: evaluation, or evaluation-K-points."),
+    ] = None,
     device: DeviceOption = Device.auto,
     as_json: Json = False,
 ) -> None:
@@ -80,9 +83,12 @@ def evaluate(
         if not found.rows:
             say("; ".join(f"{row_id}: {reason}" for row_id, reason in list(found.missing.items())[:5]) or "no rows")
             raise typer.Exit(ExitCode.USAGE)
-        keys = write_tables(store, found, name)
+        keys = write_tables(
+            store, found, name or (f"evaluation-{simulate_points}-points" if simulate_points else "evaluation")
+        )
     if as_json:
         document = {
+            "simulated_points": found.points,
             "verdict": {**asdict(found.verdict()), "sentence": found.verdict().sentence()},
             "summary": found.summary(),
             "crowd": found.dataset_metrics,

@@ -99,20 +99,20 @@ class Recolorer:
     def _recolor(self, shard: int, number: int, row: ResultRow, request: RecolorRequest, again: bool) -> list[Output]:
         if row.status != OK:
             raise RecolorError(row.id, f"its status is {row.status}: {row.error_message}")
-        given = tuple(output for output in row.outputs if output.source == "manifest")
+        given = tuple(output for output in row.outputs if output.source == "manifest") or row.outputs[:1]
         prompts = tuple(dict.fromkeys(request.prompts or (output.prompt for output in given)))
         hints = tuple(str(place) for place in request.places) or next((output.hints for output in given), ())
-        existing = {(output.prompt, output.hints) for output in row.outputs}
+        existing = {output.key for output in row.outputs}
         new = [prompt for prompt in prompts if again or (prompt, hints) not in existing]
         made = self._paint(row, new, tuple(place_of(text) for text in hints)) if new else {}
 
         def with_outputs(before: ResultRow) -> ResultRow:
-            outputs = {(output.prompt, output.hints): output for output in before.outputs}
+            outputs = {output.key: output for output in before.outputs}
             return replace(before, outputs=tuple((outputs | made).values()))
 
         if made:
             row = self.ledger.amend(self.plan, shard, number, with_outputs)
-        outputs = {(output.prompt, output.hints): output for output in row.outputs}
+        outputs = {output.key: output for output in row.outputs}
         return [outputs[prompt, hints] for prompt in prompts]
 
     def _paint(
@@ -146,11 +146,14 @@ class Recolorer:
             working_size=(record.height, record.width),
             anti_color_prompts=record.anti_color_prompts,
         )
+        own = {output.key for output in row.outputs if output.source == "manifest"}
+        hints = tuple(str(place) for place in places)
         made = {}
         for number, (prompt, ladder) in enumerate(zip(prompts, ladders, strict=True), start=len(row.outputs) + 1):
-            output = writer.store_output(number, prompt, ladder, "recolor")
+            source = "manifest" if (prompt, hints) in own else "recolor"
+            output = writer.store_output(number, prompt, ladder, source)
             store_provenance(self.store, row, output, context)
-            made[prompt, output.hints] = output
+            made[output.key] = output
         return made
 
     def _view(self, row: ResultRow) -> View:

@@ -51,11 +51,10 @@ class View:
             if min(across, down) < MIN_SIDE:
                 message = f"region {(x, y, across, down)} is too small; both sides need at least {MIN_SIDE} pixels"
                 raise InputImageError("too_small", message)
-        left, top, across, down = self.box
         for place in self.places:
-            if not (left <= place.x <= left + across - place.width and top <= place.y <= top + down - place.height):
-                seen = f"{across} x {down} pixels from ({left}, {top})"
-                raise InputImageError("place_outside", f"the colour at {place} lies outside the picture: {seen}")
+            if not any(_holds(region, place) for region in self.regions or (self.box,)):
+                where = f"of its regions {list(self.regions)}" if self.regions else f"of {width} x {height} pixels"
+                raise InputImageError("place_outside", f"the colour at {place} lies outside the picture {where}")
         return self
 
     def cropped(self) -> "View":
@@ -178,6 +177,11 @@ class View:
         picture = turned_back(rgb.float().permute(1, 2, 0).cpu().numpy(), self.image.metadata.orientation)
         codes = picture if self.image.profile.assumed else self.image.profile.from_srgb(picture)
         return chroma_planes(codes)
+
+
+def _holds(region: Box, place: ColorPlace) -> bool:
+    x, y, across, down = region
+    return x <= place.x <= x + across - place.width and y <= place.y <= y + down - place.height
 
 
 def turned_upright(picture: NDArray, orientation: int) -> NDArray:

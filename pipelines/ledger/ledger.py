@@ -136,7 +136,7 @@ class Ledger:
         for key in amended:
             index = int(key.rpartition("/")[2].partition(".")[0]) - first
             if (row := self._record(key)) and merged[index].status == OK:
-                outputs = {output.prompt: output for output in (*merged[index].outputs, *row.outputs)}
+                outputs = {output.key: output for output in (*merged[index].outputs, *row.outputs)}
                 merged[index] = replace(merged[index], outputs=tuple(outputs.values()))
         return merged if merged != rows else None
 

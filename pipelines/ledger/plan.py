@@ -190,10 +190,12 @@ class Plan:
         if before is None:
             return ()
         spoilt = self.damaged.get(before.row_digest, ())
+        hints = tuple(str(place) for place in row.color_places)
+        own = {(prompt, hints) for prompt in row.target_prompts}
         return tuple(
             output
             for output in before.outputs
-            if output.source == "recolor" and output.image not in spoilt and output.prompt not in row.target_prompts
+            if output.source == "recolor" and output.image not in spoilt and output.key not in own
         )
 
     def finish(self, place: Place, row: ResultRow) -> None:

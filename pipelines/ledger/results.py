@@ -126,7 +126,7 @@ class Output:
         repaired: pixels whose rounding was put right in integers.
         lightness_mean, lightness_max: how far CIELAB lightness moved at equal luma, in the preview.
         candidates: the eta ladder's figures and previews, best first.
-        source: "manifest" or "recolor".
+        source: where its prompt and its known colours are from, "manifest" or "recolor".
         hints: the colours that were known at points and boxes, as "x,y,color" and "x,y,width,height,color".
         hints_kept: the share of its chroma for which the gray values had room, for each of them; 1 for a neutral one.
         note: why the format is not the one that was asked for, and what metadata it cannot hold.
@@ -157,6 +157,11 @@ class Output:
     access_sha256: str | None = None
     access_luma_mean: float | None = None
     access_luma_max: int | None = None
+
+    @property
+    def key(self) -> tuple[str, tuple[str, ...]]:
+        """What tells it from a row's other outputs: its prompt and the colours that were known."""
+        return self.prompt, self.hints
 
     @property
     def record(self) -> str | None:

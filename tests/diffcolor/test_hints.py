@@ -93,10 +93,22 @@ def test_chroma_that_gray_values_have_no_room_for_is_reduced_and_said():
     assert found.max() <= 1 + 1e-6
 
 
-def test_no_hint_far_away_changes_little_and_the_same_hint_gives_the_same_bytes():
+def test_the_same_hint_gives_the_same_bytes():
     gray = gray_picture(1, 96, 128).astype(np.float32) / 255
     first = HintSpreader(gray, [at(5, 5, BLUE, 96, 128)])(plain(gray))[0]
     assert np.array_equal(first, HintSpreader(gray, [at(5, 5, BLUE, 96, 128)])(plain(gray))[0])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_places_that_overlap_the_smaller_one_counts(order):
+    gray = np.full((90, 120), 0.5, np.float32)
+    whole = Hint(top=0, left=0, bottom=1, right=1, ab=None)
+    found, kept = HintSpreader(gray, [whole, at(45, 40, RED)][::order])(plain(gray) + np.float32([0.05, 0, -0.1]))
+    assert np.abs(ab(found)[45, 40] - RED).max() < 2
+    assert np.linalg.norm(ab(found)[45, 50]) < 3
+    assert min(kept) > 0.95
+    _, kept = HintSpreader(gray, [at(45, 40, RED), at(45, 40, BLUE)])(plain(gray))
+    assert sorted(kept)[0] == 0, "one place, two colours: one of them is not had, and this is said"
 
 
 @pytest.mark.parametrize("size", [(24, 32), (200, 260)])

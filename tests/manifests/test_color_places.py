@@ -25,6 +25,11 @@ def test_every_css_name_is_known():
             assert parse_color(name) == ImageColor.getrgb(value)
 
 
+def test_every_name_of_the_table_is_had_as_it_is_written():
+    for name, code in named_colors().items():
+        assert parse_color(name) == ImageColor.getrgb(code)
+
+
 def test_names_of_uniforms_and_of_the_iscc_nbs_system_are_known():
     assert len(named_colors()) > 700
     for name in ("olive drab", "Dark  Reddish-Brown", "field drab", "feldgrau", "old glory red", "GREY"):
@@ -52,6 +57,12 @@ def test_an_unknown_colour_is_named_and_the_nearest_offered(text, offered):
 def test_a_place_is_what_its_text_says(numbers, color):
     place = ColorPlace(**dict(zip(("x", "y", "width", "height"), numbers, strict=True)), color=color)
     assert place_of(str(place)) == place
+
+
+def test_blanks_change_no_place():
+    assert place_of("0, 0, 900, 180, light  blue") == ColorPlace(x=0, y=0, width=900, height=180, color="light blue")
+    spaced = ColorPlace(x=1, y=2, color=" navy ")
+    assert place_of(str(spaced)) == spaced
 
 
 @pytest.mark.parametrize("text", ["40,25", "40,25,", "a,25,navy", "-4,25,navy", "4.5,25,navy", "40;25;navy", ""])

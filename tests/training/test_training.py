@@ -237,6 +237,9 @@ def test_a_training_is_resumed_and_its_end_is_not_begun_anew(train):
     again = state(train("coarse", "--decay-steps", "2"))
     assert again["step"] == first["step"], "it had ended"
     assert all(torch.equal(first["average"][name], again["average"][name]) for name in first["average"])
+    assert state(train("coarse", "--minutes", "0.001", "--decay-steps", "0"))["decay_began"] < 0, "another end may come"
+    first = state(train("coarse", "--decay-steps", "2"))
+    assert first["step"] > again["step"] + 1
     longer = state(train("coarse", "--decay-steps", "3"))
     assert longer["step"] == first["step"] + 1
     assert {group["lr"] for group in longer["optimizer"]["param_groups"]} != {0.0}

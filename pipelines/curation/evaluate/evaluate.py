@@ -33,6 +33,7 @@ class Evaluation:
 
     Attributes:
         rows: for each picture its `id`, `prompt` and figures.
+        points: so many true points were given to each picture.
         groups: for each picture its series, or its id: intervals of the verdict are over these.
         missing: by id, why a row could not be compared.
         dataset_metrics: figures of all pictures together. FID and KID; `series_spread` and `series_spread_truth`, which
@@ -41,6 +42,7 @@ class Evaluation:
     """
 
     rows: list[dict[str, Any]]
+    points: int = 0
     groups: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     dataset_metrics: dict[str, float] = field(default_factory=dict)
@@ -130,7 +132,7 @@ def evaluate(
     apart = [(spread(ours), spread(true)) for ours, true in _of_several(series)]
     if apart:
         dataset_metrics["series_spread"], dataset_metrics["series_spread_truth"] = np.mean(apart, axis=0).tolist()
-    return Evaluation(rows=rows, groups=groups, missing=missing, dataset_metrics=dataset_metrics)
+    return Evaluation(rows=rows, points=points, groups=groups, missing=missing, dataset_metrics=dataset_metrics)
 
 
 def _of_several(series: dict[str, list]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:

@@ -29,7 +29,13 @@ def write_tables(store: Store, evaluation: Evaluation, name: str) -> list[str]:
     names = ("mean", "low", "high", "pictures")
     summary = {key: dict(zip(names, value, strict=True)) for key, value in evaluation.summary().items()}
     pooled = {"verdict": {**asdict(evaluation.verdict()), "sentence": evaluation.verdict().sentence()}}
-    document = {**pooled, "summary": summary, "crowd": evaluation.dataset_metrics, "missing": evaluation.missing}
+    document = {
+        "simulated_points": evaluation.points,
+        **pooled,
+        "summary": summary,
+        "crowd": evaluation.dataset_metrics,
+        "missing": evaluation.missing,
+    }
     contents = {
         f"{FOLDER}/{name}.parquet": buffer.getvalue(),
         f"{FOLDER}/{name}.md": markdown(evaluation).encode(),
@@ -56,6 +62,12 @@ def _table(evaluation: Evaluation) -> list[tuple[str, str, str, str]]:
 def markdown(evaluation: Evaluation) -> str:
     """What the pictures are worth together, and the summary as a table."""
     lines = [*_pooled(evaluation.verdict()), ""]
+    if evaluation.points:
+        lines = [
+            f"**With {evaluation.points} true colours at points of each picture: not the job's own pictures.**",
+            "",
+            *lines,
+        ]
     lines += ["| figure | mean | 95 % interval | pictures |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(cells)} |" for cells in _table(evaluation)]
     lines += ["", *(f"- not compared: {row_id}: {reason}" for row_id, reason in evaluation.missing.items())]

@@ -264,6 +264,16 @@ def test_recolor_takes_known_colours(finished, no_inputs):
     assert not verify(finished.output).differences
 
 
+def test_a_rows_own_prompt_and_colours_stay_its_own_when_it_is_sampled_again(tmp_path, finished):
+    navy = ColorPlace(x=10, y=10, color="navy")
+    ((_, (again,)),) = Recolorer(finished.output).recolor_all(
+        [RecolorRequest(id="r0", prompts=("a red barn",))], again=True
+    )
+    assert again.source == "manifest"
+    ((_, (pointed,)),) = Recolorer(finished.output).recolor_all([RecolorRequest(id="r0", places=(navy,))])
+    assert (pointed.prompt, pointed.hints, pointed.source) == ("a red barn", ("10,10,navy",), "recolor")
+
+
 def test_recolor_takes_the_jobs_configuration_unless_told_otherwise(finished):
     assert Recolorer(finished.output).config == TINY
     assert Recolorer(finished.output, etas=[1.5]).config == replace(TINY, etas=(1.5,))
@@ -275,7 +285,7 @@ def test_recolor_of_the_rows_own_prompt_gives_the_submitted_pixels(finished):
     before = published(finished)[0]["outputs"][0]
     recolorer = Recolorer(finished.output)
     ((_, (made,)),) = recolorer.recolor_all([RecolorRequest(id="r0", prompts=("a red barn",))], again=True)
-    assert made.source == "recolor"
+    assert made.source == "manifest", "its prompt still is"
     assert made.sha256 == before["sha256"]
 
 

@@ -134,6 +134,28 @@ def test_an_amendment_that_meets_the_closing_of_its_shard_is_not_lost(ledger, mo
     assert [len(row.outputs) for _, _, row in ledger.outcomes("p")] == [1]
 
 
+def test_the_same_prompt_with_known_colours_is_another_output(ledger, monkeypatch):
+    """Also where the shard is closed while the amendment is written."""
+    ledger.write_plan("p", PlanFacts(rows=1, shard_rows=2, settings="s"))
+    ledger.commit(place(0), painted(outcome(0)), "a")
+    create, closed = ledger.store.create, []
+
+    def closing_first(key, content):
+        if not closed:
+            closed.append(1)
+            ledger.close("p", 0, 0, [painted(outcome(0))], NOTHING)
+        return create(key, content)
+
+    def pointed(row: ResultRow) -> ResultRow:
+        one = replace(row.outputs[0], hints=("1,2,navy",), hints_kept=(1.0,))
+        return row if one in row.outputs else replace(row, outputs=(*row.outputs, one))
+
+    monkeypatch.setattr(ledger.store, "create", closing_first)
+    ledger.amend("p", 0, 0, pointed)
+    ((_, _, row),) = ledger.outcomes("p")
+    assert [output.key for output in row.outputs] == [("x", ()), ("x", ("1,2,navy",))]
+
+
 # Plans --------------------------------------------------------------------------------------------------------------
 
 
@@ -293,7 +315,9 @@ def test_a_repair_keeps_recolourings_and_ends(tmp_path, worker, first_try, retry
         prompt="x", image="i", sha256="0", eta=1.0, colorfulness=0, clip_margin=0, candidates=(), source="recolor"
     )
     lost = replace(recolored, prompt="y", image="lost")
-    worker.ledger.amend(plan.id, 0, 1, lambda row: replace(row, outputs=(recolored, lost)))
+    own = worker.ledger.shard(plan.id, 0, 1)[1].context_prompt
+    pointed = replace(recolored, prompt=own, image="pointed", hints=("1,2,navy",), hints_kept=(1.0,))
+    worker.ledger.amend(plan.id, 0, 1, lambda row: replace(row, outputs=(recolored, lost, pointed)))
     damaged = {worker.ledger.shard(plan.id, 0, 1)[1].row_digest: ["lost"]}
     request = quick_request(str(tmp_path / "m.parquet"), str(tmp_path / "out"), retry_failed=True)
     repair = Plan(request, worker.ledger, summarize(request), "settings", dict(damaged))
@@ -305,7 +329,7 @@ def test_a_repair_keeps_recolourings_and_ends(tmp_path, worker, first_try, retry
         repair = Plan(request, worker.ledger, summarize(request), "settings", damaged if retry_failed else None)
     assert work(repair, worker) == ["r1"] * retry_failed
     assert repair.damaged == {}
-    assert [one["image"] for one in results(str(tmp_path / "out"))[1]["outputs"]] == ["i"]
+    assert [one["image"] for one in results(str(tmp_path / "out"))[1]["outputs"]] == ["i", "pointed"]
 
 
 def test_a_manifest_that_changes_meanwhile_ends_the_run(tmp_path, worker):
