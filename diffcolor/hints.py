@@ -24,7 +24,7 @@ HINT_PIXELS = 400 * 300  # of the picture on which hints are spread; finer edges
 EDGE = 0.015  # standard deviation of gray, of full scale, within one thing
 LEAK = 1e-6  # affinity across the strongest edge, relative to that of equal neighbours
 FADE = 1e-5  # how fast a difference is forgotten far from its hints
-CERTAINTY = 100.0  # of a hint, relative to the affinity of equal neighbours
+CERTAINTY = 1000.0  # of a hint, relative to the affinity of equal neighbours
 ALIKE = 0.06  # gray values, of full scale, that belong to the same thing as the middle of a box
 
 

@@ -315,7 +315,7 @@ def test_a_repair_keeps_recolourings_and_ends(tmp_path, worker, first_try, retry
         prompt="x", image="i", sha256="0", eta=1.0, colorfulness=0, clip_margin=0, candidates=(), source="recolor"
     )
     lost = replace(recolored, prompt="y", image="lost")
-    own = worker.ledger.shard(plan.id, 0, 1)[1].context_prompt
+    own = rows(3)[1]["caption"]
     pointed = replace(recolored, prompt=own, image="pointed", hints=("1,2,navy",), hints_kept=(1.0,))
     worker.ledger.amend(plan.id, 0, 1, lambda row: replace(row, outputs=(recolored, lost, pointed)))
     damaged = {worker.ledger.shard(plan.id, 0, 1)[1].row_digest: ["lost"]}
