@@ -143,11 +143,11 @@ def test_a_place_outside_the_picture_is_the_rows_failure(worker, tmp_path):
     (done,) = worker.process(tasks(tmp_path, [row("a", color_points=[{"x": 80, "y": 2, "color": "navy"}])]))
     assert done.error_kind == "place_outside"
     assert "80,2,navy" in done.error_message
+    assert "80 x 72" in done.error_message
     write_picture(tmp_path / "b.png", 1, height=200, width=200)
     between = row("b", regions=[[0, 0, 80, 80], [110, 110, 80, 80]], color_points=[{"x": 95, "y": 95, "color": "navy"}])
     (done,) = worker.process(tasks(tmp_path, [between]))
     assert done.error_kind == "place_outside"
-    assert "80 x 72" in done.error_message
 
 
 def test_a_damaged_artifact_is_fitted_again_and_said(worker, tmp_path):
