@@ -124,7 +124,9 @@ def decisions(store: Store) -> dict[str, dict[str, str]]:
     for key in store.list(FOLDER):
         if _OURS.fullmatch(key):
             for line in csv.DictReader(io.StringIO(store.read(key).decode(), newline="")):
-                latest[line["id"]] = {name: _plain(line.get(name) or "") for name in _COLUMNS}
+                # A decision that is kept has its picture: known colours are that picture's.
+                names = [name for name in _COLUMNS if name != "hints"]
+                latest[line["id"]] = {name: _plain(line.get(name) or "") for name in names}
     return latest
 
 

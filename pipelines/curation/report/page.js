@@ -257,7 +257,7 @@ async function look(row) {
   body.replaceChildren(
     slider(row, chosen, true),
     make("p", {}, make("b", {}, "Text: "), row.variants[chosen].prompt),
-    ...knownColours(more.variants[chosen].hints),
+    ...knownColours(more.variants[chosen].hints || []),
     make("p", { class: "quiet" }, `Context prompt: ${row.caption}. ${facts.statement}`),
     ...row.warnings.map((warning) => make("p", { class: "warn" }, "⚠ " + warning)),
     actions(row, true), note,

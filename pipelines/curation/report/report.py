@@ -119,6 +119,12 @@ def _summary(row: ResultRow, decision: dict[str, str] | None) -> dict[str, Any]:
     }
 
 
+def _hints(output: Output) -> dict[str, Any]:
+    """The known colours, each with the share of its chroma that was had; nothing where there are none."""
+    shares = (_rounded(kept, 2) for kept in output.hints_kept)
+    return {"hints": list(zip(output.hints, shares, strict=True))} if output.hints else {}
+
+
 def _shown(row: ResultRow) -> tuple[Output, ...]:
     """The outputs to show. A row that failed when it was run again keeps its earlier outputs for the next attempt, but
     the report only shows why it failed."""
@@ -161,9 +167,6 @@ def _details(row: ResultRow) -> dict[str, Any]:
                     }
                     for candidate in output.candidates
                 ],
-                "hints": [
-                    [hint, _rounded(kept, 2)] for hint, kept in zip(output.hints, output.hints_kept, strict=True)
-                ],
                 "kept": _rounded(output.chroma_kept),
                 "repaired": output.repaired,
                 "lightness": [_rounded(output.lightness_mean, 1), _rounded(output.lightness_max, 1)],
@@ -173,6 +176,7 @@ def _details(row: ResultRow) -> dict[str, Any]:
                 "access": _place(output.access),
                 "access_luma": [_rounded(output.access_luma_mean, 2), output.access_luma_max],
                 "record": _place(output.record),
+                **_hints(output),
             }
             for output in _shown(row)
         ],
