@@ -21,7 +21,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/oxlint --deny-warnings pipelines/curation/report/page.js
+	$(BIN)/oxlint --deny-warnings pipelines/curation/report
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

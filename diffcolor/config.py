@@ -47,6 +47,30 @@ def _require(condition: bool, message: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hinting:
+    """How colours that are known at a place spread (`hints.py`); the report's script takes the same values.
+
+    Attributes:
+        pixels: of the picture on which hints are spread; finer edges come from the upsampling.
+        edge: standard deviation of gray, of full scale, within one thing.
+        leak: affinity across the strongest edge, relative to that of equal neighbours.
+        fade: how fast a difference is forgotten far from its hints.
+        certainty: of a hint, relative to the affinity of equal neighbours.
+        alike: gray values, of full scale, that belong to the same thing as the middle of a box.
+    """
+
+    pixels: int = 400 * 300
+    edge: float = 0.015
+    leak: float = 1e-6
+    fade: float = 1e-5
+    certainty: float = 1000.0
+    alike: float = 0.06
+
+
+HINTING = Hinting()
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleConfig:
     """How a picture is sampled from noised latents of the scan.
 

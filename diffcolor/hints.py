@@ -16,16 +16,10 @@ from scipy import sparse
 from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
+from diffcolor.config import HINTING
 from diffcolor.lab import ab_of, with_ab
 from diffcolor.luminance import WEIGHTS, chroma_planes
 from diffcolor.upsample import ChromaUpsampler, box_average
-
-HINT_PIXELS = 400 * 300  # of the picture on which hints are spread; finer edges come from the upsampling
-EDGE = 0.015  # standard deviation of gray, of full scale, within one thing
-LEAK = 1e-6  # affinity across the strongest edge, relative to that of equal neighbours
-FADE = 1e-5  # how fast a difference is forgotten far from its hints
-CERTAINTY = 1000.0  # of a hint, relative to the affinity of equal neighbours
-ALIKE = 0.06  # gray values, of full scale, that belong to the same thing as the middle of a box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +57,7 @@ class HintSpreader:
         for index in sorted(range(len(hints)), key=lambda index: -hints[index].area):
             owner[places[index]] = index
         self._places = [owner == index for index in range(len(hints))]
-        self._weight = np.where(owner >= 0, CERTAINTY, 0.0)
+        self._weight = np.where(owner >= 0, HINTING.certainty, 0.0)
         self._system = _factored(gray.astype(np.float64), self._weight)
 
     def __call__(self, rgb: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[float, ...]]:
@@ -132,7 +126,7 @@ def _places(hint: Hint, gray: NDArray[np.float32]) -> NDArray[np.bool_]:
     part = gray[box]
     h, w = part.shape
     middle = np.median(part[h // 4 : max(h - h // 4, h // 4 + 1), w // 4 : max(w - w // 4, w // 4 + 1)])
-    inside[box] = np.abs(part - middle) <= ALIKE
+    inside[box] = np.abs(part - middle) <= HINTING.alike
     if not inside.any():
         inside[box] = True
     return inside
@@ -149,12 +143,12 @@ def _factored(gray: NDArray[np.float64], weight: NDArray[np.float64]) -> SuperLU
     for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
         a = (slice(0, height - down), slice(max(0, -across), width - max(0, across)))
         b = (slice(down, height), slice(max(0, across), width + min(0, across)))
-        alike = np.exp(-(((gray[a] - gray[b]) / EDGE) ** 2) / 2) + LEAK
+        alike = np.exp(-(((gray[a] - gray[b]) / HINTING.edge) ** 2) / 2) + HINTING.leak
         rows.append(index[a].ravel())
         columns.append(index[b].ravel())
         values.append((alike / np.hypot(down, across)).ravel())
     shape = (height * width,) * 2
     one_way = sparse.coo_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape)
     affinity = (one_way + one_way.T).tocsc()
-    own = np.asarray(affinity.sum(1)).ravel() + FADE + weight.ravel()
+    own = np.asarray(affinity.sum(1)).ravel() + HINTING.fade + weight.ravel()
     return splu(sparse.diags(own).tocsc() - affinity, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})

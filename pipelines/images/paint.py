@@ -12,7 +12,8 @@ from diffcolor.upsample import ChromaUpsampler, release_pages
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
 from pipelines.images.formats.codecs import open_raster
-from pipelines.images.view import View, turned_upright
+from pipelines.images.frame import turned_upright
+from pipelines.images.view import View
 
 _ANY_SIZE = 1 << 62
 

@@ -10,18 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffcolor.config import HINTING
 from diffcolor.geometry import fitting_size, working_gray
-from diffcolor.hints import HINT_PIXELS, Hint, HintSpreader
+from diffcolor.hints import Hint, HintSpreader
 from diffcolor.lab import ab_of
 from diffcolor.luminance import chroma_planes
 from diffcolor.upsample import box_average
 from manifests.color_places import ColorPlace
 from pipelines.images.errors import InputImageError
+from pipelines.images.frame import Box, seen_box, turned_back, turned_upright
 from pipelines.images.gray import GrayImage
 from pipelines.images.halftone import halftone_period
 from pipelines.images.rules import MIN_SIDE
 
-Box = tuple[int, int, int, int]  # x, y, width, height in the pixels of the file
 _SCREEN_CELLS = 1.5  # periods of a screen over which its dots even out
 
 
@@ -90,12 +91,8 @@ class View:
     @property
     def box(self) -> Box:
         """x, y, width, height of the viewed part."""
-        if not self.regions:
-            return 0, 0, self.image.gray.shape[1], self.image.gray.shape[0]
-        left, top = min(box[0] for box in self.regions), min(box[1] for box in self.regions)
-        right = max(box[0] + box[2] for box in self.regions)
-        bottom = max(box[1] + box[3] for box in self.regions)
-        return left, top, right - left, bottom - top
+        height, width = self.image.gray.shape
+        return seen_box(self.regions, width, height)
 
     @property
     def stored(self) -> NDArray[np.unsignedinteger]:
@@ -154,7 +151,7 @@ class View:
 
     @cached_property
     def _hint_spreader(self) -> HintSpreader:
-        gray = turned_back(self.gray(*fitting_size(*self.shape, HINT_PIXELS)), self.image.metadata.orientation)
+        gray = turned_back(self.gray(*fitting_size(*self.shape, HINTING.pixels)), self.image.metadata.orientation)
         return HintSpreader(np.ascontiguousarray(gray), [self._hint(place) for place in self.places])
 
     def _hint(self, place: ColorPlace) -> Hint:
@@ -182,31 +179,3 @@ class View:
 def _holds(region: Box, place: ColorPlace) -> bool:
     x, y, across, down = region
     return x <= place.x <= x + across - place.width and y <= place.y <= y + down - place.height
-
-
-def turned_upright(picture: NDArray, orientation: int) -> NDArray:
-    """A stored picture (H, W[, C]) turned upright by its EXIF orientation (1 .. 8)."""
-    if orientation >= 5:
-        picture = picture.swapaxes(0, 1)  # 5: transposed; 6, 7, 8: that, and flipped
-    flip_down, flip_across = _FLIPS[orientation]
-    return picture[:: -1 if flip_down else 1, :: -1 if flip_across else 1]
-
-
-def turned_back(picture: NDArray, orientation: int) -> NDArray:
-    """The inverse of `turned_upright`."""
-    flip_down, flip_across = _FLIPS[orientation]
-    picture = picture[:: -1 if flip_down else 1, :: -1 if flip_across else 1]
-    return picture.swapaxes(0, 1) if orientation >= 5 else picture
-
-
-# Down, across; after the transposition where there is one (EXIF 2.32, 4.6.4).
-_FLIPS = {
-    1: (False, False),
-    2: (False, True),
-    3: (True, True),
-    4: (True, False),
-    5: (False, False),
-    6: (False, True),
-    7: (True, True),
-    8: (True, False),
-}

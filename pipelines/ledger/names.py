@@ -29,6 +29,16 @@ def preview_key(row_id: str, name: str, content: bytes) -> str:
     return f"report/previews/{row_id}/{slug(name)}-{sha256(content)[:8]}.jpg"
 
 
+def pixels_key(row_id: str, name: str, content: bytes) -> str:
+    """`report/previews/<id>/...js`: a preview that the report can read."""
+    return preview_key(row_id, name, content).removesuffix(".jpg") + ".js"
+
+
+def report_link(key: str) -> str:
+    """A key as a link from the report's page."""
+    return key.removeprefix("report/") if key.startswith("report/") else f"../{key}"
+
+
 def provenance_key(picture: str) -> str:
     """The provenance record beside a picture."""
     return f"{picture}.json"

@@ -35,6 +35,7 @@ _OUTPUT = pa.struct(
         ("lightness_mean", pa.float64()),
         ("lightness_max", pa.float64()),
         ("preview", pa.string()),
+        ("pixels", pa.string()),
         ("candidates", pa.list_(_CANDIDATE)),
         ("source", pa.string()),
         ("hints", pa.list_(pa.string())),
@@ -125,6 +126,7 @@ class Output:
         stray_color: colour that changes where the scan does not, relative to all colour (`measures.stray_color`).
         repaired: pixels whose rounding was put right in integers.
         lightness_mean, lightness_max: how far CIELAB lightness moved at equal luma, in the preview.
+        pixels: a small preview as a script, because a page from a disk may show an image file but not read it.
         candidates: the eta ladder's figures and previews, best first.
         source: where its prompt and its known colours are from, "manifest" or "recolor".
         hints: the colours that were known at points and boxes, as "x,y,color" and "x,y,width,height,color".
@@ -149,6 +151,7 @@ class Output:
     lightness_mean: float | None = None
     lightness_max: float | None = None
     preview: str | None = None
+    pixels: str | None = None
     source: str = "manifest"
     hints: tuple[str, ...] = ()
     hints_kept: tuple[float, ...] = ()
@@ -172,7 +175,7 @@ class Output:
     def files(self) -> set[str]:
         """Keys of all its files."""
         previews = (candidate.get("preview") for candidate in self.candidates)
-        return {key for key in (self.image, self.record, self.access, self.preview, *previews) if key}
+        return {key for key in (self.image, self.record, self.access, self.preview, self.pixels, *previews) if key}
 
 
 @dataclass(frozen=True, kw_only=True)

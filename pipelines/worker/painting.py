@@ -1,7 +1,9 @@
 """From colours at working size to stored pictures at the scan's own size, their luminance checked in the file."""
 
 import io
+import json
 import tempfile
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
@@ -25,12 +27,12 @@ from pipelines.images.view import View
 from pipelines.images.xmp import Mark, marked
 from pipelines.job import OutputOptions
 from pipelines.ledger.identity import sha256
-from pipelines.ledger.names import access_key, image_key, preview_key
+from pipelines.ledger.names import access_key, image_key, pixels_key, preview_key, report_link
 from pipelines.ledger.results import Output
 from pipelines.store.store import Store
 from pipelines.version import SYSTEM, VERSION
 
-PREVIEW_SIDE, CANDIDATE_SIDE = 960, 384
+PREVIEW_SIDE, PIXELS_SIDE, CANDIDATE_SIDE = 960, 480, 384
 _PREVIEW_QUALITY, _ACCESS_QUALITY = 85, 92
 
 
@@ -114,14 +116,25 @@ class PictureWriter:
 
     def store_preview(self, name: str, chroma: NDArray[np.float32] | None, side: int = PREVIEW_SIDE) -> str:
         """Stores a JPEG of the upright view for the report; returns its key."""
+        content = self._preview(name, chroma, side)
+        key = preview_key(self.row_id, name, content)
+        self.store.write(key, content)
+        return key
+
+    def _store_pixels(self, name: str, chroma: NDArray[np.float32]) -> str:
+        """Stores the preview's pixels for the report's script; returns their key."""
+        content = self._preview(name, chroma, PIXELS_SIDE)
+        key = pixels_key(self.row_id, name, content)
+        arguments = json.dumps([report_link(key), f"data:image/jpeg;base64,{b64encode(content).decode()}"])
+        self.store.write(key, f"report.preview(...{arguments});\n".encode())
+        return key
+
+    def _preview(self, name: str, chroma: NDArray[np.float32] | None, side: int) -> bytes:
         view = self.view.preview(side)
         form = self._picture_format(name, "jpeg", view, bare=True)
         if chroma is None:
             form = replace(form, xmp=None)
-        content = jpeg(upright_picture(view, chroma), form, _PREVIEW_QUALITY)
-        key = preview_key(self.row_id, name, content)
-        self.store.write(key, content)
-        return key
+        return jpeg(upright_picture(view, chroma), form, _PREVIEW_QUALITY)
 
     def store_output(self, number: int, prompt: str, ladder: Sequence[Colored], source: str) -> Output:
         """Stores the best of one prompt's candidates (best first), and previews of all."""
@@ -149,6 +162,7 @@ class PictureWriter:
             lightness_mean=shift[0],
             lightness_max=shift[1],
             preview=self.store_preview(f"{number}-{prompt}", chroma),
+            pixels=self._store_pixels(f"{number}-{prompt}", chroma),
             candidates=tuple(
                 {
                     "eta": candidate.eta,

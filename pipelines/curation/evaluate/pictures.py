@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from pipelines.images.formats.codecs import open_raster
-from pipelines.images.view import turned_upright
+from pipelines.images.frame import turned_upright
 
 MAX_PIXELS = 64_000_000  # larger pictures are not read: figures of colour gain nothing from them
 MAX_COMPARED = 2_000_000  # pixels; larger pictures are averaged down, because the figures need some 300 bytes a pixel

@@ -5,8 +5,9 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from skimage.color import rgb2lab
 
+from diffcolor.config import HINTING
 from diffcolor.geometry import fitting_size
-from diffcolor.hints import HINT_PIXELS, Hint, HintSpreader
+from diffcolor.hints import Hint, HintSpreader
 from diffcolor.luminance import chroma_planes, luma, recombine
 from diffcolor.upsample import ChromaUpsampler, box_average
 
@@ -38,7 +39,7 @@ def with_hints(picture: NDArray[np.uint8], hints: list[Hint]) -> NDArray[np.uint
     """A finished picture (H, W, 3) with the hinted colours, its luma as it was."""
     gray = luma(picture)
     height, width = gray.shape
-    fitting = fitting_size(height, width, HINT_PIXELS)
+    fitting = fitting_size(height, width, HINTING.pixels)
     codes, smaller = picture.astype(np.float32) / 255, (min(fitting[0], height), min(fitting[1], width))
     painted, _ = HintSpreader(box_average(gray, *smaller) / np.float32(255), hints)(box_average(codes, *smaller))
     return recombine(gray, ChromaUpsampler(gray, chroma_planes(painted)).rows(0, height))

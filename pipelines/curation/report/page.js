@@ -2,11 +2,13 @@
 const PAGE = 24;
 const rows = [];
 const details = new Map();
+const previews = new Map();
 const waiting = new Map();
 // eslint-disable-next-line no-unused-vars -- the data scripts call it
 const report = {
   rows(number, content) { content.forEach((row, index) => { row.place = [number, index]; }); rows[number] = content; },
   details(number, content) { details.set(number, content); },
+  preview(script, image) { previews.set(script, image); },
 };
 
 // Everything on the page is made of elements and text nodes: no text of a manifest is ever read as HTML.
@@ -30,8 +32,8 @@ function drawn(name, attributes, ...children) {
 const at = (id) => document.getElementById(id);
 const percent = (share) => (share === null ? "" : (100 * share).toFixed(share < 0.1 ? 1 : 0) + " %");
 
-function load(name, number) {
-  const key = `data/${name}-${String(number).padStart(4, "0")}.js`;
+const load = (name, number) => loadScript(`data/${name}-${String(number).padStart(4, "0")}.js`);
+function loadScript(key) {
   if (!waiting.has(key)) {
     waiting.set(key, new Promise((resolve, reject) => {
       document.head.append(make("script", { src: key, onload: resolve, onerror: () => reject(new Error(key)) }));
@@ -60,18 +62,19 @@ function shownVariant(row) {
   const index = one ? row.variants.findIndex((variant) => variant.sha256 === one.output_sha256) : 0;
   return Math.max(0, index);
 }
-// Without an eta the one that was picked before stays, as long as the variant does.
-function decide(row, decision, index = shownVariant(row), eta = undefined) {
+const MADE = { eta: "", hints: "" }; // the picture as it is
+// What was asked for before, an eta or known colours, stays unless it is given anew, as long as the variant does.
+function decide(row, decision, index = shownVariant(row), asked = {}) {
   if (!row.variants.length) return;
   if (decision === null) decided[row.id] = null;
   else {
     const variant = row.variants[index];
     const before = decisionOf(row);
-    const kept = before && before.output_sha256 === variant.sha256 && decision !== "reject" ? before.eta || "" : "";
+    const kept = before && before.output_sha256 === variant.sha256 && decision !== "reject" ? before : {};
+    const { eta = kept.eta || "", hints = kept.hints || "" } = asked;
     decided[row.id] = {
-      decision: decision === "approve" && eta === undefined && kept ? "pick" : decision,
-      output_sha256: variant.sha256, prompt: variant.prompt,
-      eta: eta === undefined ? kept : eta === null ? "" : String(eta),
+      decision: decision === "approve" && (eta || hints) ? "pick" : decision,
+      output_sha256: variant.sha256, prompt: variant.prompt, eta: String(eta), hints,
       reviewer: at("reviewer").value, note: notes[row.id] ?? (before ? before.note || "" : ""), time: new Date().toISOString(),
     };
   }
@@ -84,7 +87,7 @@ function cell(value) {
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 function decisionsCsv() {
-  const names = ["id", "output_sha256", "decision", "prompt", "eta", "reviewer", "note", "time"];
+  const names = ["id", "output_sha256", "decision", "prompt", "eta", "hints", "reviewer", "note", "time"];
   const lines = [names.join(",")];
   for (const row of all()) {
     const one = decisionOf(row);
@@ -105,6 +108,7 @@ const all = () => rows.flat();
 let found = [];
 let page = 0;
 let current = 0;
+let editing = false; // known colours
 
 function search() {
   const text = at("search").value.trim().toLowerCase();
@@ -174,16 +178,16 @@ function variantButtons(row, chosen) {
   return make("div", { class: "variants", role: "group", "aria-label": "variants" }, ...row.variants.map((variant, number) =>
     make("button", {
       type: "button", title: variant.prompt, "aria-pressed": String(number === chosen), "aria-label": `variant ${number + 1}: ${variant.prompt}`,
-      onclick: () => decide(row, number ? "pick" : "approve", number, null),
+      onclick: () => decide(row, number ? "pick" : "approve", number, MADE),
     }, make("img", { src: variant.preview, alt: "", loading: "lazy" }))));
 }
 function actions(row, close = false) {
   const decision = decisionOf(row);
   const state = decision ? decision.decision : null;
-  const eta = decision && decision.eta ? ` at eta ${decision.eta}` : "";
+  const asked = decision && [decision.eta ? `at eta ${decision.eta}` : "", decision.hints ? "with known colours" : ""].filter(Boolean).join(", ");
   return make("div", { class: "actions" },
     make("button", { type: "button", class: "approve", "aria-pressed": String(state === "approve" || state === "pick"),
-      onclick: () => decide(row, state === "pick" ? "pick" : "approve") }, state === "pick" ? `Approved: picked${eta}` : "Approve"),
+      onclick: () => decide(row, state === "pick" ? "pick" : "approve") }, state === "pick" ? `Approved: picked ${asked}`.trim() : "Approve"),
     make("button", { type: "button", class: "reject", "aria-pressed": String(state === "reject"), onclick: () => decide(row, "reject") }, "Reject"),
     close ? null : make("button", { type: "button", onclick: () => look(row) }, "Look closely"));
 }
@@ -260,7 +264,7 @@ async function look(row) {
     ...knownColours(more.variants[chosen].hints || []),
     make("p", { class: "quiet" }, `Context prompt: ${row.caption}. ${facts.statement}`),
     ...row.warnings.map((warning) => make("p", { class: "warn" }, "⚠ " + warning)),
-    actions(row, true), note,
+    actions(row, true), note, knownPlaces(row, more, chosen, decision),
     make("h3", {}, "All variants"), allVariants(row, more, chosen),
     make("h3", {}, "Eta ladder of this variant"), ladder(row, more, chosen, decision),
     make("h3", {}, "Luminance"), luminance(row, more, chosen),
@@ -273,14 +277,28 @@ function knownColours(hints) {
   const said = hints.map(([hint, kept]) => kept < 0.9 ? `${hint} (${Math.round(100 * kept)} % of its chroma: the gray leaves no room)` : hint);
   return [make("p", {}, make("b", {}, "Known colours (x, y, ...): "), said.join("; "))];
 }
+// Opened on request: the editor reads the preview's pixels.
+function knownPlaces(row, more, chosen, decision) {
+  const variant = more.variants[chosen];
+  if (!variant.pixels) return make("p", { class: "quiet" }, "Known colours cannot be set here: the picture was made by an older version. Use recolor --point.");
+  const text = (decision && decision.hints) || (variant.hints || []).map(([hint]) => hint).join("; ");
+  const box = make("details", {}, make("summary", {}, "Set known colours"));
+  box.addEventListener("toggle", async () => {
+    editing = box.open;
+    if (box.open && box.children.length === 1) box.append(await editPlaces(more, chosen, text, (hints) => decide(row, "pick", chosen, { hints })));
+  });
+  box.open = editing;
+  return box;
+}
 function allVariants(row, more, chosen) {
   const side = make("div", { class: "side" });
   side.append(framed(row.gray, "the scan", `${row.id}: the scan`));
   if (more.primary) side.append(framed(more.primary, "stage 1’s own colours", `${row.id}: colours that stage 1 found`));
   row.variants.forEach((variant, number) => {
     const frame = framed(variant.preview, `${number + 1}: ${variant.prompt}`, `${row.id}: variant ${number + 1}`);
+    if (more.variants[number].pixels) frame.firstElementChild.dataset.variant = String(number);
     frame.classList.toggle("chosen", number === chosen);
-    frame.append(make("button", { type: "button", onclick: () => decide(row, number ? "pick" : "approve", number, null) }, "Pick"));
+    frame.append(make("button", { type: "button", onclick: () => decide(row, number ? "pick" : "approve", number, MADE) }, "Pick"));
     side.append(frame);
   });
   return side;
@@ -297,7 +315,7 @@ function ladder(row, more, chosen, decision) {
     const isMade = one.eta === variant.eta;
     const picked = decision && decision.decision !== "reject" && (decision.eta ? Number(decision.eta) === one.eta : isMade);
     frame.classList.toggle("chosen", Boolean(picked) || (!decision && isMade));
-    frame.append(make("button", { type: "button", onclick: () => decide(row, isMade && !chosen ? "approve" : "pick", chosen, isMade ? null : one.eta) },
+    frame.append(make("button", { type: "button", onclick: () => decide(row, isMade && !chosen ? "approve" : "pick", chosen, { eta: isMade ? "" : one.eta }) },
       isMade ? "Pick" : "Pick (made when the decisions are applied)"));
     side.append(frame);
   }
@@ -396,7 +414,7 @@ function overview() {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || at("help").open) return;
   const focused = document.activeElement;
-  if (focused.matches("textarea, select, input:not([type=range])")) return;
+  if (focused.matches("textarea, select, canvas, input:not([type=range])")) return;
   const row = found[current];
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const moves = focused.matches("input[type=range]") ? {} : { ArrowRight: 1, ArrowLeft: -1 };
@@ -407,7 +425,7 @@ document.addEventListener("keydown", (event) => {
   else if (key === "r") { decide(row, "reject"); go(1); }
   else if (key === "u") decide(row, null);
   else if (key === "Enter" && !focused.matches("button, a, summary") && !at("detail").open) look(row);
-  else if (/^[1-9]$/.test(key) && row.variants[key - 1]) decide(row, key === "1" ? "approve" : "pick", key - 1, null);
+  else if (/^[1-9]$/.test(key) && row.variants[key - 1]) decide(row, key === "1" ? "approve" : "pick", key - 1, MADE);
   else return;
   event.preventDefault();
 });
@@ -423,6 +441,8 @@ at("export").addEventListener("click", saveCsv);
 at("help-button").addEventListener("click", () => at("help").showModal());
 at("close").addEventListener("click", () => at("detail").close());
 at("reviewer").addEventListener("change", (event) => { try { localStorage.setItem("diffcolor-batch reviewer", event.target.value); } catch { /* as above */ } });
+
+at("color-names").append(...["neutral", ...Object.keys(facts.colors)].map((value) => make("option", { value })));
 
 Promise.all(Array.from({ length: facts.chunks }, (_, number) => load("rows", number))).then(() => { overview(); search(); },
   (error) => { at("page").textContent = `${error.message} is missing beside this page: copy the whole report folder`; });

@@ -11,11 +11,16 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.resources import files
 from itertools import islice
 from typing import Any
 
+from diffcolor.config import HINTING
+from manifests.color_names import named_colors
+from pipelines.images.frame import seen_box, upright_frame
 from pipelines.ledger.ledger import Ledger
+from pipelines.ledger.names import report_link
 from pipelines.ledger.results import OK, Output, ResultRow
 from pipelines.statement import LUMA_FORMULA, STATEMENT
 from pipelines.store.store import Store
@@ -23,7 +28,6 @@ from pipelines.version import SYSTEM, VERSION
 
 FOLDER = "report"
 CHUNK_ROWS = 500
-_ACCESS = "../"
 
 
 def write_report(store: Store) -> dict[str, int]:
@@ -56,6 +60,8 @@ def write_report(store: Store) -> dict[str, int]:
         "statement": STATEMENT,
         "luma": LUMA_FORMULA,
         "pending": job.rows - counts.total(),
+        "hinting": asdict(HINTING),
+        "colors": named_colors(),
     }
     store.write(f"{FOLDER}/index.html", _page(facts).encode())
     store.delete(sorted(set(store.list(f"{FOLDER}/data")) - made))
@@ -83,18 +89,19 @@ def _script(name: str, number: int, content: list[Any]) -> bytes:
 
 
 def _page(facts: dict[str, Any]) -> str:
-    html_, css, js = (files(__package__).joinpath(f"page.{kind}").read_text() for kind in ("html", "css", "js"))
+    def part(name: str) -> str:
+        return files(__package__).joinpath(name).read_text()
+
     title = html.escape(f"{facts['output']}: colorized by a machine")
-    parts = {"title": title, "css": css, "facts": _json(facts), "js": js}
+    scripts = {name: part(f"{name}.js") for name in ("hints", "editor", "page")}
+    parts = {"title": title, "css": part("page.css"), "facts": _json(facts), **scripts}
     # In one pass: what is put in is not looked through again.
-    return re.sub(r"{{(\w+)}}", lambda match: parts[match.group(1)], html_)
+    return re.sub(r"{{(\w+)}}", lambda match: parts[match.group(1)], part("page.html"))
 
 
 def _place(key: str | None) -> str | None:
     """A key of the store as a link from the report's page."""
-    if key is None:
-        return None
-    return key.removeprefix(f"{FOLDER}/") if key.startswith(f"{FOLDER}/") else _ACCESS + key
+    return None if key is None else report_link(key)
 
 
 def _rounded(value: float | None, digits: int = 3) -> float | None:
@@ -120,9 +127,20 @@ def _summary(row: ResultRow, decision: dict[str, str] | None) -> dict[str, Any]:
 
 
 def _hints(output: Output) -> dict[str, Any]:
-    """The known colours, each with the share of its chroma that was had; nothing where there are none."""
+    """What the editor of known colours needs: the colours so far, each with the share of its chroma that was had, and
+    the preview's pixels. Nothing where there are none."""
     shares = (_rounded(kept, 2) for kept in output.hints_kept)
-    return {"hints": list(zip(output.hints, shares, strict=True))} if output.hints else {}
+    hints = {"hints": list(zip(output.hints, shares, strict=True))} if output.hints else {}
+    return {**hints, "pixels": _place(output.pixels)} if output.pixels else hints
+
+
+def _frame(row: ResultRow) -> dict[str, Any]:
+    """Where the places of the upright preview are in the stored raster; nothing if no preview's pixels can be read."""
+    if not any(output.pixels for output in _shown(row)):
+        return {}
+    assert row.source is not None, "an ok row has its scan's facts"
+    regions = [(x, y, width, height) for x, y, width, height in row.regions]
+    return {"frame": upright_frame(seen_box(regions, row.width or 0, row.height or 0), row.source["orientation"])}
 
 
 def _shown(row: ResultRow) -> tuple[Output, ...]:
@@ -154,6 +172,7 @@ def _details(row: ResultRow) -> dict[str, Any]:
     source = row.source or {}
     return {
         "primary": _place(row.primary_preview),
+        **_frame(row),
         "losses": losses,
         "variants": [
             {

@@ -5,16 +5,21 @@ import io
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
-from diffcolor.config import PRESETS
+from diffcolor.config import HINTING, PRESETS
+from diffcolor.hints import Hint, HintSpreader
 from diffcolor.identity import ModelIdentity
+from diffcolor.lab import ab_of
 from manifests.errors import ManifestError
+from pipelines.curation.report import report
 from pipelines.curation.report.report import refresh_report, write_report
 from pipelines.curation.review import Decision, apply, decisions, read_decisions
 from pipelines.curation.verify import verify
@@ -317,6 +322,166 @@ def test_a_curators_known_colours_are_made_at_full_size(job, tmp_path, monkeypat
     (tmp_path / "d.csv").write_text(f'id,output_sha256,decision,hints\na,{reviewed.sha256},approve,"10,10,navi"\n')
     with pytest.raises(ManifestError, match="navy"):
         read_decisions(str(tmp_path / "d.csv"))
+
+
+def edit(page, row_id: str):
+    """Opens the editor of known colours; its canvas and the canvas's place on the screen for a pixel of the preview."""
+    page.locator(f".card[data-id={row_id}] button", has_text="Look closely").click()
+    page.locator("dialog summary", has_text="Set known colours").click()
+    canvas = page.locator(".places canvas")
+    canvas.wait_for()
+    canvas.scroll_into_view_if_needed()
+    box, (width, height) = canvas.bounding_box(), canvas.evaluate("one => [one.width, one.height]")
+    scale = min(box["width"] / width, box["height"] / height)
+    left, top = box["x"] + (box["width"] - scale * width) / 2, box["y"] + (box["height"] - scale * height) / 2
+    return canvas, lambda x, y: (left + scale * (x + 0.5), top + scale * (y + 0.5))
+
+
+def painted_pixels(canvas) -> np.ndarray:
+    """What the canvas shows, (H, W, 3) in [0, 1]."""
+    values, width = canvas.evaluate(
+        "one => [[...one.getContext('2d').getImageData(0, 0, one.width, one.height).data], one.width]"
+    )
+    return np.array(values).reshape(-1, width, 4)[..., :3] / 255
+
+
+def ab(pixels: np.ndarray) -> np.ndarray:
+    return ab_of(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+
+
+def test_known_colours_are_set_with_the_mouse_seen_at_once_and_made_at_full_size(job, opened, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    page = opened(index(job))
+    canvas, place = edit(page, "a")
+    before = painted_pixels(canvas)
+    page.mouse.click(*place(20, 30))
+    assert "Choose a colour first" in page.locator(".places [role=status]").inner_text()
+    page.fill(".places input[list]", "Navi")
+    page.mouse.click(*place(20, 30))
+    assert "“Navi” is no colour of the table" in page.locator(".places [role=status]").inner_text()
+    page.fill(".places input[list]", "Navy")
+    page.mouse.click(*place(20, 30))
+    page.fill(".places input[list]", "#906048")
+    page.mouse.move(*place(50, 10))
+    page.mouse.down()
+    page.mouse.move(*place(60, 30))
+    page.mouse.move(*place(70, 40))
+    page.mouse.up()
+    page.mouse.click(*place(5, 60))
+    assert page.locator(".places li").count() == 3
+    page.locator(".places button", has_text="Undo").click()
+    assert [one.split(" Remove")[0] for one in page.locator(".places li").all_inner_texts()] == [
+        "20,30,Navy",
+        "50,10,20,30,#906048",
+    ]
+    seen = painted_pixels(canvas)
+    assert np.abs(seen - before).max() > 0.05
+    page.locator(".places button", has_text="Approve with these colours").click()
+    assert "with known colours" in page.locator("dialog button.approve[aria-pressed=true]").inner_text()
+    with page.expect_download() as download:
+        page.locator("#close").click()
+        page.click("#export")
+    download.value.save_as(tmp_path / "d.csv")
+    assert page.errors == []
+    (decided,) = read_decisions(str(tmp_path / "d.csv"))
+    assert (decided.decision, decided.hints) == ("pick", "20,30,Navy; 50,10,20,30,#906048")
+    done = apply(job.output, [decided])
+    assert (done.applied, done.failed, done.final) == (1, {}, 1)
+    made = next(row for row in Ledger(Store(job.output)).current() if row.id == "a").outputs[-1]
+    assert made.hints == ("20,30,Navy", "50,10,20,30,#906048")
+    full = np.asarray(Image.open(Path(job.output) / made.image)) / 255
+    wanted, got = ab(full) - ab(before), ab(seen) - ab(before)  # the job's pictures are small: previews have their size
+    assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.8
+    for where in (np.s_[29:32, 19:22], np.s_[15:35, 55:65]):
+        assert np.linalg.norm(np.median((ab(seen) - ab(full))[where], (0, 1))) < 8
+    assert verify(job.output).differences == []
+    write_report(Store(job.output))
+    page = opened(index(job))
+    assert "1 approved" in page.locator("#progress").inner_text()
+
+
+def test_known_colours_are_set_by_keyboard(job, opened):
+    page = opened(index(job))
+    canvas, _ = edit(page, "c")
+    before = painted_pixels(canvas)
+    page.locator(".places button", has_text="Neutral").click()
+    canvas.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("b")
+    for key in ("Shift+ArrowRight", "ArrowRight", "Shift+ArrowDown", "b"):
+        page.keyboard.press(key)
+    assert page.locator(".places li").all_inner_texts() == ["40,36,neutral Remove", "40,36,11,10,neutral Remove"]
+    page.keyboard.press("z")
+    assert page.locator(".places li").count() == 1
+    assert np.linalg.norm(ab(painted_pixels(canvas))[36, 40]) < 0.5 * np.linalg.norm(ab(before)[36, 40])
+    page.locator(".places li button").press("Enter")
+    assert page.locator(".places li").count() == 0
+    assert page.locator(".places button", has_text="Approve with").is_disabled()
+    assert page.evaluate("Object.keys(decided)") == [], "keys of the editor decide nothing"
+    assert page.errors == []
+
+
+def test_a_colour_is_taken_from_a_variant_and_what_is_known_can_be_changed(job, opened):
+    page = opened(index(job))
+    edit(page, "b")
+    assert page.locator(".places li").all_inner_texts() == ["10,10,navy Remove", "60,60,#000080 Remove"]
+    page.locator(".places button", has_text="Take a colour").click()
+    page.locator("dialog img[data-variant='1']").click()
+    page.locator(".places [role=status]", has_text="taken").wait_for()
+    taken = page.locator(".places input[list]").input_value()
+    variant = next(row for row in Ledger(Store(job.output)).current() if row.id == "b").outputs[1]
+    shown = np.asarray(Image.open(Path(job.output) / variant.preview)).astype(int)
+    colour = [int(taken[i : i + 2], 16) for i in (1, 3, 5)]
+    assert np.abs(shown[30:40, 65:75] - colour).max(-1).min() < 12
+    assert page.locator(".places [type=color]").input_value() == taken
+    assert page.errors == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_pages_solver_agrees_with_the_workers(browser, seed):
+    """The same hints on the same picture, by the page's script and by `HintSpreader`."""
+    height, width = 300, 400
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    gray, places = 0.35 + 0.1 * x / width, [(200, 140, 1, 1, rng.uniform(0, 1, 3).tolist())]
+    for u, v in ((80, 70), (310, 80), (100, 225), (290, 215)):  # a thing has a point, or a box that it fills
+        size, side = rng.uniform(30, 65), int(rng.choice([1, 31]))
+        gray = np.where(np.hypot(y - v, x - u) < size, rng.choice([0.2, 0.65]) + 0.1 * y / height, gray)
+        places.append((u - side // 2, v - side // 2, side, side, rng.uniform(0, 1, 3).tolist()))
+    codes = np.round(255 * (gray + rng.normal(0, 0.004, gray.shape))).astype(np.uint8)
+    script = (Path(report.__file__).parent / "hints.js").read_text()
+    page = browser.new_page()
+    page.add_script_tag(content=script)
+    found = page.evaluate(
+        """([codes, width, hinting, hints]) => {
+          const data = new Uint8ClampedArray(codes.flatMap(code => [code, code, code, 255]));
+          const preview = new HintPreview({ data, width, height: codes.length / width }, hinting);
+          return [...preview.paint(hints)]; }""",
+        [
+            codes.ravel().tolist(),
+            width,
+            asdict(HINTING),
+            [{"x": u, "y": v, "width": w, "height": h, "rgb": rgb} for u, v, w, h, rgb in places],
+        ],
+    )
+    page.close()
+    seen = np.array(found).reshape(height, width, 4)[..., :3] / 255
+    scan = codes / np.float32(255)
+    hints = [
+        Hint(
+            top=v / height,
+            left=u / width,
+            bottom=(v + h) / height,
+            right=(u + w) / width,
+            ab=tuple(ab(np.array(rgb)[None, None])[0, 0].tolist()),
+        )
+        for u, v, w, h, rgb in places
+    ]
+    wanted = ab(HintSpreader(scan, hints)(np.repeat(scan[..., None], 3, -1))[0])
+    assert (
+        np.linalg.norm(ab(seen.astype(np.float32)) - wanted, axis=-1).mean()
+        < 0.2 * np.linalg.norm(wanted, axis=-1).mean()
+    )
 
 
 def test_a_note_decides_nothing_and_goes_with_what_is_decided(job, opened):
