@@ -2,8 +2,9 @@
 
     python benchmarks/page.py [MEGAPIXELS ...]
 
-Five colours are known at points. Each size runs in a process of its own; memory is the process's largest resident set, the interpreter and its libraries
-included. The time is also given in units of reading the scan and writing it again as it is: the least any tool needs.
+Five colours are known at points. Each size runs in a process of its own; memory is the process's largest resident set,
+the interpreter and its libraries included. The time is also given in units of reading the scan and writing it again as
+it is: the least any tool needs.
 """
 
 import itertools
@@ -99,8 +100,7 @@ def compose(path: Path) -> dict:
         "peak_MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "seconds": seconds,
         "ratio_to_plain_copy": round(
-            (sum(seconds.values()) - seconds["plain copy"])
-            / (seconds["decode"] + seconds["plain copy"]),
+            (sum(seconds.values()) - seconds["plain copy"]) / (seconds["decode"] + seconds["plain copy"]),
             2,
         ),
     }

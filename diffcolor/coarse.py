@@ -114,7 +114,7 @@ class CoarseNet(nn.Module):
 
     def forward(self, gray: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
         text = self.text(ids).last_hidden_state
-        features = self.encoder((gray * 2 - 1).expand(-1, 3, -1, -1))
+        features = self.features(gray)
         x = None
         for level in (3, 2, 1, 0):
             own = self.lateral[level](self.drop(features[level]))
@@ -124,6 +124,10 @@ class CoarseNet(nn.Module):
             if level:
                 x = self.readings[level - 1](x, text, padding)
         return self.out(x) * AB_SCALE
+
+    def features(self, gray: Tensor) -> list[Tensor]:
+        """What the encoder sees of gray pictures (B, 1, H, W), at strides 4, 8, 16 and 32."""
+        return self.encoder((gray * 2 - 1).expand(-1, 3, -1, -1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +152,11 @@ class CoarseColorizer:
         """
         ids, padding = tokenize(self.tokenizer, [self.vocabulary.read(prompt) for prompt in prompts])
         return with_ab(gray, self._looked_at_again(gray, ids.to(self.device), padding.to(self.device)))
+
+    @torch.no_grad()
+    def features(self, gray: Tensor) -> list[Tensor]:
+        """`CoarseNet.features` of gray pictures (K, 1, H, W) in [0, 1], sides multiples of 32."""
+        return self.net.features(gray)
 
     def _looked_at_again(self, gray: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
         """The mean a*b* (K, 2, H, W) of several looks at the same scans: it is truer than that of any of them."""

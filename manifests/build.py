@@ -102,6 +102,7 @@ def build(folder: str, output: Path, suffixes: Collection[str], captions_uri: st
             "page": _whole_number(number, "page", given, problems),
             "color_points": _places(number, "color_points", 2, given, problems),
             "color_boxes": _places(number, "color_boxes", 4, given, problems),
+            "reference": given.get("reference") or None,
             "toned": given.get("toned") or None,
             "prompt_writer": given.get("prompt_writer") or None,
             "image_sha256": given.get("image_sha256") or None,

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from manifests.color_places import ColorPlace, read_places
 from manifests.errors import ManifestError, Problem
-from manifests.locations import folder_of
+from manifests.locations import folder_of, resolve
 from manifests.schema import COLUMNS, SCHEMA, ManifestRow
 from manifests.validate import Validator, accepts, check_schema
 
@@ -172,20 +172,26 @@ def extra_columns(schema: pa.Schema, columns: Mapping[str, str] | None = None) -
 
 @dataclass(frozen=True, kw_only=True)
 class RecolorRequest:
-    """A row's new prompts; none: those that it has. Where its colours are known; none: where they were before."""
+    """A row's new prompts; none: those that it has. Where its colours are known, and the picture whose colours it
+    takes; none: as they were before.
+
+    Attributes:
+        reference: URI of a picture, or the key of a picture of the same output.
+    """
 
     id: str
     prompts: tuple[str, ...] = ()
     places: tuple[ColorPlace, ...] = ()
+    reference: str | None = None
 
 
 def read_recolor_requests(uri: str) -> Iterator[RecolorRequest]:
-    """Ids, target prompts and known colours of a Parquet file that asks for recolouring.
+    """Ids, target prompts, known colours and references of a Parquet file that asks for recolouring.
 
     Raises:
         ManifestError: column id is missing, a column is of another type, or a row asks for nothing.
     """
-    names = ("id", "target_prompts", "color_points", "color_boxes")
+    names = ("id", "target_prompts", "color_points", "color_boxes", "reference")
     fs, files = parts(uri)
     number = -1
     for path in files:
@@ -212,6 +218,11 @@ def _recolor_request(uri: str, number: int, values: Mapping[str, Any]) -> Recolo
         places = read_places(values.get("color_points"), values.get("color_boxes"))
     except ValueError as error:
         raise fault("bad_place", f"color_points or color_boxes: {error}") from error
-    if not values["id"] or not (prompts or places):
-        raise fault("no_prompt", "needs an id and a target prompt, or a point or box whose colour is known")
-    return RecolorRequest(id=values["id"], prompts=prompts, places=places)
+    try:
+        reference = resolve(values["reference"], folder_of(uri)) if values.get("reference") else None
+    except ValueError as error:
+        raise fault("bad_reference", f"reference: {error}") from error
+    if not values["id"] or not (prompts or places or reference):
+        message = "needs an id and a target prompt, a point or box whose colour is known, or a reference"
+        raise fault("no_prompt", message)
+    return RecolorRequest(id=values["id"], prompts=prompts, places=places, reference=reference)

@@ -43,6 +43,11 @@ SCHEMA = pa.schema(
             ),
             metadata={"doc": "the same for boxes; a thing may be larger than its box"},
         ),
+        pa.field(
+            "reference",
+            pa.string(),
+            metadata={"doc": "URI of a colour picture of the same thing or kind, whose colours are taken where alike"},
+        ),
         pa.field("toned", pa.string(), metadata={"doc": "'reject' or 'desaturate' a sepia scan; default: the job's"}),
         pa.field("prompt_writer", pa.string(), metadata={"doc": "who wrote the prompts; named in the pictures' marks"}),
         pa.field("image_sha256", pa.string(), metadata={"doc": "expected sha256 of the image file, 64 hex digits"}),
@@ -62,6 +67,7 @@ class ManifestRow:
         page: from 0; None for a file with one page.
         regions: boxes x, y, width, height in pixels; empty for the whole page.
         color_places: points and boxes whose colour is known.
+        reference: absolute URI of a colour picture of the same thing or kind.
         extra: the columns that are carried into the results untouched.
     """
 
@@ -77,6 +83,7 @@ class ManifestRow:
     page: int | None = None
     regions: tuple[tuple[int, int, int, int], ...] = ()
     color_places: tuple[ColorPlace, ...] = ()
+    reference: str | None = None
     toned: str | None = None
     prompt_writer: str | None = None
     image_sha256: str | None = None

@@ -153,6 +153,10 @@ class Validator:
             places = read_places(values.get("color_points"), values.get("color_boxes"))
         except ValueError as error:
             fault("bad_place", f"color_points or color_boxes: {error}")
+        try:
+            reference = resolve(values["reference"], self.base) if values.get("reference") else None
+        except ValueError as error:
+            fault("bad_reference", f"reference: {error}")
         if toned not in (None, "reject", "desaturate"):
             fault("bad_toned", f"toned {toned!r} is neither 'reject' nor 'desaturate'")
         expected = values.get("image_sha256")
@@ -175,6 +179,7 @@ class Validator:
             page=page,
             regions=tuple(tuple(box) for box in regions),
             color_places=places,
+            reference=reference,
             toned=toned,
             prompt_writer=values.get("prompt_writer") or None,
             image_sha256=expected.lower() if expected else None,

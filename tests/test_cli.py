@@ -96,8 +96,10 @@ def test_a_folder_that_is_no_output_is_said(tmp_path, command):
     assert "not a diffcolor-batch output" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("--id", "a"), ("--prompt", "x"), ("--id", "a", "--manifest", "m")])
-def test_recolor_needs_either_an_id_with_prompts_or_a_manifest(tmp_path, arguments):
+@pytest.mark.parametrize(
+    "arguments", [(), ("--id", "a"), ("--prompt", "x"), ("--id", "a", "--manifest", "m"), ("--id", "a", "--group", "g")]
+)
+def test_recolor_needs_an_id_with_new_colours_a_group_or_a_manifest(tmp_path, arguments):
     assert run("recolor", tmp_path, *arguments).exit_code == 2
 
 

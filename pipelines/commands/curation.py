@@ -20,7 +20,11 @@ from pipelines.commands.terminal import (
 from pipelines.job import Device
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from manifests.color_places import ColorPlace
+    from manifests.read import RecolorRequest
+    from pipelines.store.store import Store
 
 app = typer.Typer()
 
@@ -40,10 +44,24 @@ def recolor(
     box: Annotated[
         list[str] | None, typer.Option(metavar="X,Y,W,H,COLOR", help="The same for a box; both repeatable.")
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="A colour picture of the same thing or kind; its colours are taken where it is alike."
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GROUP_ID",
+            help="Instead of one row: give a series the colours of its first approved picture, else of its first.",
+        ),
+    ] = None,
     manifest: Annotated[
         str | None,
         typer.Option(
-            help="Parquet with id and target_prompts, color_points or color_boxes, instead of the options above."
+            help="Instead of the options above: Parquet with id and target_prompts, color_points, color_boxes or "
+            "reference."
         ),
     ] = None,
     preset: Annotated[Preset | None, typer.Option(help="Default: the job's.")] = None,
@@ -53,16 +71,19 @@ def recolor(
     eta: EtaOption = None,
     as_json: Json = False,
 ) -> None:
-    """Give finished rows new colours by text and by place. No training; the original image file is not needed.
+    """Give finished rows new colours by text, place or example. No training; the original image file is not needed.
 
     Example: recolor OUT --id depot-17 --point 420,310,"olive drab" --box 0,0,900,180,"light blue"
     """
-    if bool(manifest) == bool(id) or bool(id) != bool(prompt or point or box):
-        raise typer.BadParameter("give --id with --prompt, --point or --box, or --manifest alone")
+    asked = bool(prompt or point or box or reference)
+    if sum(map(bool, (id, group, manifest))) != 1 or bool(id) != asked:
+        message = "give --id with --prompt, --point, --box or --reference; or --group alone; or --manifest alone"
+        raise typer.BadParameter(message)
     places = _places(point or [], box or [])
-    open_output(output)
+    store = open_output(output)
     from dataclasses import asdict
 
+    from manifests.locations import absolute
     from manifests.read import RecolorRequest, read_recolor_requests
     from pipelines.curation.recolor import Recolorer
     from pipelines.ledger.results import Output as OutputRecord
@@ -70,8 +91,13 @@ def recolor(
     made: list[tuple[str, OutputRecord]] = []
     has_failures = False
     with reported():
-        one = RecolorRequest(id=id or "", prompts=tuple(prompt or ()), places=places)
-        requests = read_recolor_requests(manifest) if manifest else [one]
+        if group:
+            requests: Iterable[RecolorRequest] = _series(store, group)
+        elif manifest:
+            requests = read_recolor_requests(manifest)
+        else:
+            uri = absolute(reference) if reference else None
+            requests = [RecolorRequest(id=id or "", prompts=tuple(prompt or ()), places=places, reference=uri)]
         recolorer = Recolorer(
             output,
             preset=preset and preset.value,
@@ -91,7 +117,21 @@ def recolor(
     else:
         for row_id, picture in made:
             typer.echo(f"{row_id}: {picture.prompt}: {output.rstrip('/')}/{picture.image} (eta {picture.eta:g})")
+            if picture.reference_likeness == 0:
+                say(f"  {row_id}: nothing in it is like {picture.reference}; the reference changed nothing")
     raise typer.Exit(ExitCode.ROWS_FAILED if has_failures else ExitCode.OK)
+
+
+def _series(store: "Store", group: str) -> "list[RecolorRequest]":
+    from pipelines.curation.series import series_requests
+
+    try:
+        requests = list(series_requests(store, group))
+    except LookupError as error:
+        raise typer.BadParameter(str(error.args[0])) from error
+    if not requests:
+        say(f"{group}: every picture of the series is approved already")
+    return requests
 
 
 def _places(points: list[str], boxes: list[str]) -> "tuple[ColorPlace, ...]":
@@ -180,12 +220,14 @@ def review(
 
     from pipelines.curation.report.report import write_report
     from pipelines.curation.review import apply, read_decisions
+    from pipelines.curation.series import undecided_in_group
     from pipelines.errors import RecolorError
 
     store = open_output(output)
     with reported():
         try:
-            done = apply(output, read_decisions(decisions))
+            decided = read_decisions(decisions)
+            done = apply(output, decided)
         except RecolorError as error:
             say(str(error))
             raise typer.Exit(ExitCode.ROWS_FAILED) from error
@@ -197,6 +239,9 @@ def review(
             f"{done.applied} decisions applied; {output.rstrip('/')}/final holds {done.final} pictures"
             + (f", {done.removed} were taken out" if done.removed else "")
         )
+        for group, count in undecided_in_group(store, {one.id for one in decided}).items():
+            remedy = f"to give them these colours: recolor {output} --group {group}"
+            say(f"  series {group}: {count} not approved yet; {remedy}")
         for row_id in done.stale:
             say(f"  {row_id}: its picture has changed since it was reviewed; decide again in the new report")
         for row_id in done.unknown:

@@ -13,6 +13,7 @@ from diffcolor.config import preset_for
 from diffcolor.errors import DiffColorError
 from diffcolor.models import load_models
 from manifests.color_places import ColorPlace, place_of
+from manifests.locations import redacted
 from manifests.read import RecolorRequest
 from pipelines.errors import RecolorError
 from pipelines.images import scratch
@@ -24,10 +25,16 @@ from pipelines.images.paint import read_luma
 from pipelines.images.view import View
 from pipelines.job import Device
 from pipelines.ledger.ledger import Ledger
-from pipelines.ledger.results import OK, Output, ResultRow
+from pipelines.ledger.names import is_picture_key
+from pipelines.ledger.results import OK, Output, OutputKey, ResultRow
+from pipelines.store.retry import Patience
 from pipelines.store.store import Store
 from pipelines.worker.painting import PictureWriter
 from pipelines.worker.provenance import GenerationContext, store_provenance
+from pipelines.worker.reading import example_of, read_example
+from pipelines.worker.rows import Example
+
+_PATIENCE = Patience(total=60.0)
 
 
 class Recolorer:
@@ -60,7 +67,7 @@ class Recolorer:
         """Adds one output per prompt to each row's result; one pass over the results, a shard at a time in memory.
 
         Args:
-            requests: rows, one request each, with new prompts or known colours.
+            requests: rows, one request each, with new prompts, known colours or a reference.
             again: sample prompts that the row already has once more, for example at another eta, and replace their
                 outputs.
 
@@ -80,15 +87,16 @@ class Recolorer:
         for row_id in wanted:
             yield row_id, RecolorError(row_id, "no such id in the results; see `status`, or submit it first")
 
-    def sample_at(self, row_id: str, prompt: str, eta: float, places: tuple[ColorPlace, ...] = ()) -> Output:
-        """Samples a prompt of a row once more, at one eta; replaces its output with the same known colours.
+    def sample_at(self, row_id: str, key: OutputKey, eta: float) -> Output:
+        """Samples an output of a row once more, at one eta, or makes it.
 
         Raises:
             RecolorError, ArtifactError: as `recolor_all` yields them.
         """
         before, self.config = self.config, replace(self.config, etas=(eta,))
         try:
-            request = RecolorRequest(id=row_id, prompts=(prompt,), places=places)
+            places = tuple(place_of(text) for text in key.hints)
+            request = RecolorRequest(id=row_id, prompts=(key.prompt,), places=places, reference=key.reference)
             ((_, outcome),) = self.recolor_all([request], again=True)
         finally:
             self.config = before
@@ -102,9 +110,12 @@ class Recolorer:
         given = tuple(output for output in row.outputs if output.source == "manifest") or row.outputs[:1]
         prompts = tuple(dict.fromkeys(request.prompts or (output.prompt for output in given)))
         hints = tuple(str(place) for place in request.places) or next((output.hints for output in given), ())
+        reference = request.reference or next((output.reference for output in given), None)
+        name = redacted(reference) if reference else None
+        keys = [OutputKey(prompt, hints, name) for prompt in prompts]
         existing = {output.key for output in row.outputs}
-        new = [prompt for prompt in prompts if again or (prompt, hints) not in existing]
-        made = self._paint(row, new, tuple(place_of(text) for text in hints)) if new else {}
+        new = [key.prompt for key in keys if again or key not in existing]
+        made = self._paint(row, new, tuple(place_of(text) for text in hints), reference) if new else {}
 
         def with_outputs(before: ResultRow) -> ResultRow:
             outputs = {output.key: output for output in before.outputs}
@@ -113,12 +124,12 @@ class Recolorer:
         if made:
             row = self.ledger.amend(self.plan, shard, number, with_outputs)
         outputs = {output.key: output for output in row.outputs}
-        return [outputs[prompt, hints] for prompt in prompts]
+        return [outputs[key] for key in keys]
 
     def _paint(
-        self, row: ResultRow, prompts: list[str], places: tuple[ColorPlace, ...]
-    ) -> dict[tuple[str, tuple[str, ...]], Output]:
-        """Samples and stores the prompts' pictures; the outputs by prompt and hints."""
+        self, row: ResultRow, prompts: list[str], places: tuple[ColorPlace, ...], reference: str | None
+    ) -> dict[OutputKey, Output]:
+        """Samples and stores the prompts' pictures."""
         try:
             view = replace(self._view(row), places=places).check()
         except InputImageError as error:
@@ -138,6 +149,7 @@ class Recolorer:
             image=row.image,
             image_sha256=row.input_sha256,
             prompt_writer=row.prompt_writer,
+            example=self._example(row, reference) if reference else None,
         )
         context = GenerationContext.of(
             self.models,
@@ -147,14 +159,24 @@ class Recolorer:
             anti_color_prompts=record.anti_color_prompts,
         )
         own = {output.key for output in row.outputs if output.source == "manifest"}
-        hints = tuple(str(place) for place in places)
         made = {}
         for number, (prompt, ladder) in enumerate(zip(prompts, ladders, strict=True), start=len(row.outputs) + 1):
-            source = "manifest" if (prompt, hints) in own else "recolor"
-            output = writer.store_output(number, prompt, ladder, source)
+            output = writer.store_output(number, prompt, ladder, "recolor")
+            if output.key in own:
+                output = replace(output, source="manifest")
             store_provenance(self.store, row, output, context)
             made[output.key] = output
         return made
+
+    def _example(self, row: ResultRow, reference: str) -> Example:
+        """The picture at a URI, or of this output."""
+        try:
+            if not is_picture_key(reference):
+                return read_example(reference, self.models, _PATIENCE)
+            with self.store.read_file(reference) as file:
+                return example_of(file, reference, self.models)
+        except (InputImageError, OSError, ValueError) as error:
+            raise RecolorError(row.id, f"{error}; give a reference that can be read: --reference URI") from error
 
     def _view(self, row: ResultRow) -> View:
         """The scan, taken from the luma of the primary picture, which also carries the scan's metadata."""

@@ -20,7 +20,7 @@ from pipelines.images import scratch
 from pipelines.ledger.identity import sha256
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.names import provenance_key
-from pipelines.ledger.results import OK, Output, ResultRow
+from pipelines.ledger.results import OK, Output, OutputKey, ResultRow
 from pipelines.store.fetch import fetch_uri
 from pipelines.store.store import Store
 
@@ -195,8 +195,8 @@ def _sample(store: Store, output: str, picked: list[tuple[Decision, Output]], de
     recolorer, failed = Recolorer(output, device=device), {}
     for decision, reviewed in picked:
         try:
-            places = places_of(decision.hints or "; ".join(reviewed.hints))
-            picture = recolorer.sample_at(decision.id, reviewed.prompt, float(decision.eta or reviewed.eta), places)
+            eta = float(decision.eta or reviewed.eta)
+            picture = recolorer.sample_at(decision.id, _wanted(decision, reviewed), eta)
         except (RecolorError, DiffColorError) as error:
             failed[decision.id] = str(error)
         else:
@@ -222,10 +222,19 @@ def _output_at(row: ResultRow, prompt: str, decision: Decision, reviewed: Output
         (
             output
             for output in row.outputs
-            if output.prompt == prompt and output.eta == eta and (hints is None or output.hints == hints)
+            if output.prompt == prompt
+            and output.eta == eta
+            and (hints is None or output.hints == hints)
+            and (reviewed is None or output.reference == reviewed.reference)
         ),
         None,
     )
+
+
+def _wanted(decision: Decision, reviewed: Output) -> OutputKey:
+    """What the decision asks to be made of the picture that was reviewed."""
+    hints = tuple(map(str, places_of(decision.hints))) or reviewed.hints
+    return reviewed.key._replace(hints=hints)
 
 
 def approved(store: Store, ledger: Ledger) -> Iterator[tuple[ResultRow, Output, dict[str, str]]]:

@@ -56,6 +56,8 @@ def facts_digest(row: ManifestRow) -> str:
     named: dict = {"id": row.id, "image": image, "prompt_writer": row.prompt_writer}
     if row.color_places:  # else the digest is what it was before there were any
         named["color_places"] = [str(place) for place in row.color_places]
+    if row.reference:
+        named["reference"] = row.reference
     return _digest({**named, "target_prompts": row.target_prompts, **_fit_facts(row)})
 
 

@@ -19,6 +19,11 @@ def image_key(row_id: str, number: int, prompt: str, digest: str, suffix: str) -
     return f"images/{row_id}/{number}-{slug(prompt)}-{digest[:8]}.{suffix}"
 
 
+def is_picture_key(text: str) -> bool:
+    """Whether a text is a key of `image_key`, and no URI or path."""
+    return text.startswith("images/")
+
+
 def access_key(row_id: str, number: int, prompt: str, digest: str) -> str:
     """`access/<id>/...jpg`, named like the picture of which it is a copy."""
     return f"access/{row_id}/{number}-{slug(prompt)}-{digest[:8]}.jpg"

@@ -17,7 +17,7 @@ from pipelines.ledger.layout import PlanFacts
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.manifest_summary import ManifestSummary, unreadable
 from pipelines.ledger.prior_results import PriorResults
-from pipelines.ledger.results import FAILED, OK, SKIPPED, Output, ResultRow
+from pipelines.ledger.results import FAILED, OK, SKIPPED, Output, OutputKey, ResultRow
 from pipelines.ledger.task import Place, Task
 from pipelines.store.retry import is_transient
 
@@ -191,7 +191,8 @@ class Plan:
             return ()
         spoilt = self.damaged.get(before.row_digest, ())
         hints = tuple(str(place) for place in row.color_places)
-        own = {(prompt, hints) for prompt in row.target_prompts}
+        reference = redacted(row.reference) if row.reference else None
+        own = {OutputKey(prompt, hints, reference) for prompt in row.target_prompts}
         return tuple(
             output
             for output in before.outputs

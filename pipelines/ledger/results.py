@@ -1,7 +1,7 @@
 """The result of a row: the Arrow schema of `OUT/results/`, and the record that becomes one of its rows."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -40,6 +40,9 @@ _OUTPUT = pa.struct(
         ("source", pa.string()),
         ("hints", pa.list_(pa.string())),
         ("hints_kept", pa.list_(pa.float64())),
+        ("reference", pa.string()),
+        ("reference_sha256", pa.string()),
+        ("reference_likeness", pa.float64()),
         ("note", pa.string()),
         ("access", pa.string()),
         ("access_sha256", pa.string()),
@@ -113,6 +116,14 @@ SCHEMA = pa.schema(
 )
 
 
+class OutputKey(NamedTuple):
+    """What tells an output from its row's others: its text, the colours that were known, and its example."""
+
+    prompt: str
+    hints: tuple[str, ...] = ()
+    reference: str | None = None
+
+
 _LISTS = ("candidates", "hints", "hints_kept")  # of an output
 
 
@@ -131,6 +142,8 @@ class Output:
         source: where its prompt and its known colours are from, "manifest" or "recolor".
         hints: the colours that were known at points and boxes, as "x,y,color" and "x,y,width,height,color".
         hints_kept: the share of its chroma for which the gray values had room, for each of them; 1 for a neutral one.
+        reference: the picture whose colours were taken, a URI or a key; `reference_likeness` says how alike it is,
+            from 0, when nothing was taken, to 1 (`diffcolor.reference`).
         note: why the format is not the one that was asked for, and what metadata it cannot hold.
         access: the smaller JPEG copy; `access_luma_mean` and `_max` are its luma's errors in 8-bit codes.
     """
@@ -155,6 +168,9 @@ class Output:
     source: str = "manifest"
     hints: tuple[str, ...] = ()
     hints_kept: tuple[float, ...] = ()
+    reference: str | None = None
+    reference_sha256: str | None = None
+    reference_likeness: float | None = None
     note: str | None = None
     access: str | None = None
     access_sha256: str | None = None
@@ -162,9 +178,9 @@ class Output:
     access_luma_max: int | None = None
 
     @property
-    def key(self) -> tuple[str, tuple[str, ...]]:
-        """What tells it from a row's other outputs: its prompt and the colours that were known."""
-        return self.prompt, self.hints
+    def key(self) -> OutputKey:
+        """What tells it from a row's other outputs."""
+        return OutputKey(self.prompt, self.hints, self.reference)
 
     @property
     def record(self) -> str | None:

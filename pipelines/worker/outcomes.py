@@ -19,7 +19,7 @@ from pipelines.ledger.task import Task, blank_result
 from pipelines.store.events import EventLog
 from pipelines.store.store import Store
 from pipelines.worker.failures import outcome_of
-from pipelines.worker.painting import PictureWriter
+from pipelines.worker.painting import PictureWriter, unlike
 from pipelines.worker.provenance import GenerationContext, store_provenance
 from pipelines.worker.rows import DecodedRow, PaintedRow
 
@@ -69,7 +69,7 @@ class Outcomes:
         result = replace(
             blank,
             status=OK,
-            warnings=(*blank.warnings, *(warning for warning in row.warnings if warning not in blank.warnings)),
+            warnings=tuple(dict.fromkeys((*blank.warnings, *row.warnings, *unlike(outputs)))),
             outputs=(*outputs, *blank.outputs),
             primary_image=fit.primary_image,
             primary_sha256=fit.primary_sha256,
@@ -114,6 +114,7 @@ class Outcomes:
             image=redacted(manifest_row.image) if manifest_row.image else None,
             image_sha256=row.input_sha256,
             prompt_writer=manifest_row.prompt_writer,
+            example=row.reference,
         )
 
     def _commit(self, task: Task, result: ResultRow) -> ResultRow:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from diffcolor.colorize import Colored
 from diffcolor.errors import LumaMismatchError
@@ -31,6 +33,7 @@ from pipelines.ledger.names import access_key, image_key, pixels_key, preview_ke
 from pipelines.ledger.results import Output
 from pipelines.store.store import Store
 from pipelines.version import SYSTEM, VERSION
+from pipelines.worker.rows import Example
 
 PREVIEW_SIDE, PIXELS_SIDE, CANDIDATE_SIDE = 960, 480, 384
 _PREVIEW_QUALITY, _ACCESS_QUALITY = 85, 92
@@ -70,6 +73,7 @@ class PictureWriter:
     image: str | None
     image_sha256: str
     prompt_writer: str | None = None
+    example: Example | None = None
 
     def _picture_format(self, prompt: str, format_: str, view: View, bare: bool = False) -> PictureFormat:
         """With `bare`, none of the scan's metadata except its profile."""
@@ -138,7 +142,8 @@ class PictureWriter:
 
     def store_output(self, number: int, prompt: str, ladder: Sequence[Colored], source: str) -> Output:
         """Stores the best of one prompt's candidates (best first), and previews of all."""
-        hinted = [self.view.hinted(candidate.rgb) for candidate in ladder]
+        referred = [self._referred(candidate.rgb) for candidate in ladder]
+        hinted = [self.view.hinted(rgb) for rgb, _ in referred]
         ladder = [replace(candidate, rgb=rgb) for candidate, (rgb, _) in zip(ladder, hinted, strict=True)]
         best = ladder[0]
         chroma = self.view.chroma(best.rgb)
@@ -178,9 +183,21 @@ class PictureWriter:
             source=source,
             hints=tuple(str(place) for place in self.view.places),
             hints_kept=hinted[0][1],
+            reference=self.example.name if self.example else None,
+            reference_sha256=self.example.sha256 if self.example else None,
+            reference_likeness=referred[0][1],
             note=stored.note,
             **access,
         )
+
+    def _referred(self, rgb: Tensor) -> tuple[Tensor, float | None]:
+        """A working picture (3, h, w) with the example's colours, and how alike the example is."""
+        if self.example is None:
+            return rgb, None
+        picture = np.ascontiguousarray(rgb.float().permute(1, 2, 0).cpu().numpy())
+        gray = self.view.gray(picture.shape[0], picture.shape[1])
+        painted, likeness = self.example.reference(gray, picture)
+        return torch.from_numpy(painted).permute(2, 0, 1), likeness
 
     def _store_access_copy(self, number: int, prompt: str, chroma: NDArray[np.float32]) -> dict[str, Any]:
         """An 8-bit JPEG, composed on the downscaled gray values: a master's colours are never rounded or resized."""
@@ -199,6 +216,12 @@ class PictureWriter:
             "access_luma_mean": check.mean,
             "access_luma_max": check.largest,
         }
+
+
+def unlike(outputs: Sequence[Output]) -> list[str]:
+    """A warning where nothing of a reference was alike."""
+    names = dict.fromkeys(output.reference for output in outputs if output.reference_likeness == 0)
+    return [f"reference_unlike: nothing in the picture is like {name}; it changed nothing" for name in names]
 
 
 def _colorfulness(colored: Colored) -> float:

@@ -10,6 +10,7 @@ import torch
 
 from diffcolor.models import Models
 from diffcolor.prompts import prompt_advice
+from diffcolor.reference import Reference
 from diffcolor.scan import Scan
 from manifests.locations import redacted
 from manifests.schema import ManifestRow
@@ -17,6 +18,7 @@ from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
 from pipelines.images.formats.table import format_of_name
 from pipelines.images.gray import GrayImage, decode_gray
+from pipelines.images.rgb import at_most, read_rgb
 from pipelines.images.rules import Rules, Toned
 from pipelines.images.view import View
 from pipelines.images.xmp import MAX_BYTES, BadXmpError, parsed
@@ -24,8 +26,8 @@ from pipelines.job import JobSpec
 from pipelines.ledger.identity import fit_key
 from pipelines.ledger.task import Task
 from pipelines.store.fetch import fetch_uri
-from pipelines.store.retry import FULL, OnRetry, Patience, is_transient
-from pipelines.worker.rows import DecodedRow, FitRequest
+from pipelines.store.retry import FULL, OnRetry, Patience, ignore_retry, is_transient
+from pipelines.worker.rows import DecodedRow, Example, FitRequest
 
 MAX_INPUT_BYTES = 4 << 30
 _WEB = ("http://", "https://")
@@ -54,6 +56,7 @@ def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> 
         seed=row.seed,
     )
     key = fit_key(input_sha256, row, models.identity, spec.config)
+    reference = read_example(row.reference, models, spec.patience, on_retry) if row.reference else None
     return DecodedRow(
         task=task,
         view=view,
@@ -61,7 +64,35 @@ def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> 
         gray_sha256=scratch.sha256_of_pixels(view.image.gray),
         request=FitRequest(fit_key=key, scan=scan),
         warnings=tuple(warnings),
+        reference=reference,
     )
+
+
+def read_example(uri: str, models: Models, patience: Patience, on_retry: OnRetry = ignore_retry) -> Example:
+    """The colour picture at a URI.
+
+    Raises:
+        InputImageError: `bad_reference`, it cannot be read.
+    """
+    try:
+        with _fetched(uri, MAX_INPUT_BYTES, patience, on_retry) as file:
+            return example_of(file, redacted(uri), models)
+    except (OSError, InputImageError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        reason = str(error).replace(uri, redacted(uri)) or type(error).__name__
+        message = f"the reference {redacted(uri)} cannot be read: {reason}"
+        raise InputImageError("bad_reference", message) from error
+
+
+def example_of(file: BinaryIO, name: str, models: Models) -> Example:
+    """The colour picture in a file.
+
+    Raises:
+        InputImageError, ValueError: it cannot be read.
+    """
+    digest = scratch.sha256_of_file(file)
+    return Example(name=name, sha256=digest, reference=Reference(models.coarse, at_most(read_rgb(file), 1 << 20)))
 
 
 def read_scan(row: ManifestRow, rules: Rules, patience: Patience, on_retry: OnRetry) -> tuple[View, str]:

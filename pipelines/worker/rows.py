@@ -5,6 +5,7 @@ from typing import Any
 
 from diffcolor.checkpoint import Checkpoint
 from diffcolor.colorize import Colored, Fitted
+from diffcolor.reference import Reference
 from diffcolor.scan import Scan
 from pipelines.images.view import View
 from pipelines.ledger.task import Task
@@ -29,6 +30,20 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Example:
+    """A colour picture whose colours are to be taken where it is alike.
+
+    Attributes:
+        name: its URI without secrets, or its key in the output.
+        sha256: of its file.
+    """
+
+    name: str
+    sha256: str
+    reference: Reference
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecodedRow:
     """A row whose scan has been read.
 
@@ -36,6 +51,7 @@ class DecodedRow:
         input_sha256: of the scan's file.
         gray_sha256: of its gray values.
         warnings: for the result, in addition to the manifest row's own.
+        reference: of the manifest row.
     """
 
     task: Task
@@ -44,6 +60,7 @@ class DecodedRow:
     gray_sha256: str
     request: FitRequest
     warnings: tuple[str, ...]
+    reference: Example | None = None
 
     @property
     def id(self) -> str:

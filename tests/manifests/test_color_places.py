@@ -158,3 +158,22 @@ def test_recolouring_may_ask_for_places_alone(tmp_path):
     bad = write_manifest(tmp_path / "bad.parquet", [{"id": "a", "color_points": [{**POINT, "color": "blurple"}]}])
     with pytest.raises(ManifestError, match="blurple"):
         list(read_recolor_requests(bad))
+
+
+def test_a_reference_is_read_beside_the_manifest(tmp_path):
+    (read,) = read_rows(write_manifest(tmp_path / "m.parquet", [row(reference="b.jpg")]))
+    assert read.reference == f"file://{tmp_path}/b.jpg"
+    rows = [{"id": "a", "reference": "s3://archive/b.jpg"}]
+    (asked,) = read_recolor_requests(write_manifest(tmp_path / "r.parquet", rows))
+    assert asked == RecolorRequest(id="a", reference="s3://archive/b.jpg")
+    for reader, one in (
+        (read_rows, row(reference="../b.jpg")),
+        (read_recolor_requests, {"id": "a", "reference": "../b"}),
+    ):
+        with pytest.raises(ManifestError, match="bad_reference"):
+            list(reader(write_manifest(tmp_path / "bad.parquet", [one])))
+    write_picture(tmp_path / "a.png", 1)
+    (tmp_path / "c.csv").write_text("file,caption,reference\na.png,a barn,b.jpg\n")
+    build(str(tmp_path), tmp_path / "m.parquet", {".png"}, str(tmp_path / "c.csv"))
+    (read,) = read_rows(str(tmp_path / "m.parquet"))
+    assert read.reference == f"file://{tmp_path}/b.jpg"

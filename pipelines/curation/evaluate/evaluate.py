@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from diffcolor.judge import Judge
 from pipelines.curation.evaluate.figures import against_truth, hint_agreement, interval, mean_ab, spread
 from pipelines.curation.evaluate.floors import FLOORS, ORACLES
-from pipelines.curation.evaluate.pictures import at_most, read_mask, read_rgb
 from pipelines.curation.evaluate.points import true_points, with_hints
 from pipelines.curation.evaluate.truths import Truth
 from pipelines.curation.evaluate.verdict import Verdict, verdict
 from pipelines.curation.verify import read_scan_again
 from pipelines.images.errors import InputImageError
 from pipelines.images.paint import check_luma
+from pipelines.images.rgb import at_most, read_mask, read_rgb
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import OK, ResultRow
 from pipelines.store.fetch import fetch_uri

@@ -60,6 +60,8 @@ def premis(record: dict[str, Any], name: str, sha256: str, size: int) -> bytes:
     text = f"{record['statement']} Text: {method['target_prompt']}"
     if outcome.get("hints"):
         text += f"; colours given by a person at x,y or x,y,width,height: {'; '.join(outcome['hints'])}"
+    if outcome.get("reference_likeness"):
+        text += f"; colours taken in part from {outcome['reference']}"
     add(detail, "eventDetail", text=text)
     result = add(happened, "eventOutcomeInformation")
     add(result, "eventOutcome", text="success")

@@ -261,7 +261,7 @@ async function look(row) {
   body.replaceChildren(
     slider(row, chosen, true),
     make("p", {}, make("b", {}, "Text: "), row.variants[chosen].prompt),
-    ...knownColours(more.variants[chosen].hints || []),
+    ...knownColours(more.variants[chosen].hints || []), ...example(more.variants[chosen]),
     make("p", { class: "quiet" }, `Context prompt: ${row.caption}. ${facts.statement}`),
     ...row.warnings.map((warning) => make("p", { class: "warn" }, "⚠ " + warning)),
     actions(row, true), note, knownPlaces(row, more, chosen, decision),
@@ -276,6 +276,11 @@ function knownColours(hints) {
   if (!hints.length) return [];
   const said = hints.map(([hint, kept]) => kept < 0.9 ? `${hint} (${Math.round(100 * kept)} % of its chroma: the gray leaves no room)` : hint);
   return [make("p", {}, make("b", {}, "Known colours (x, y, ...): "), said.join("; "))];
+}
+function example({ reference, likeness }) {
+  if (!reference) return [];
+  const taken = likeness ? `; ${percent(likeness)} alike` : "; nothing in the picture is like it, so it changed nothing";
+  return [make("p", {}, make("b", {}, "Colours taken from: "), reference + taken)];
 }
 // Opened on request: the editor reads the preview's pixels.
 function knownPlaces(row, more, chosen, decision) {

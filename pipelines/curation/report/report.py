@@ -127,10 +127,12 @@ def _summary(row: ResultRow, decision: dict[str, str] | None) -> dict[str, Any]:
 
 
 def _hints(output: Output) -> dict[str, Any]:
-    """What the editor of known colours needs: the colours so far, each with the share of its chroma that was had, and
-    the preview's pixels. Nothing where there are none."""
+    """Known colours, each with the share of its chroma that was had; the reference; and the preview's pixels, for which
+    the editor asks. Nothing where there are none."""
     shares = (_rounded(kept, 2) for kept in output.hints_kept)
-    hints = {"hints": list(zip(output.hints, shares, strict=True))} if output.hints else {}
+    hints: dict[str, Any] = {"hints": list(zip(output.hints, shares, strict=True))} if output.hints else {}
+    if output.reference:
+        hints |= {"reference": output.reference, "likeness": _rounded(output.reference_likeness, 2)}
     return {**hints, "pixels": _place(output.pixels)} if output.pixels else hints
 
 

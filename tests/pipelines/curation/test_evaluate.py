@@ -23,11 +23,11 @@ from pipelines.curation.evaluate.evaluate import evaluate
 from pipelines.curation.evaluate.figures import against_truth, hint_agreement, hue_of, interval
 from pipelines.curation.evaluate.floors import FILE, LEVELS, painted
 from pipelines.curation.evaluate.perceptual import KID_SUBSET, Metric, MetricUnavailableError, Perceptual
-from pipelines.curation.evaluate.pictures import at_most, read_rgb
 from pipelines.curation.evaluate.points import true_points, with_hints
 from pipelines.curation.evaluate.truths import Truth, truths
 from pipelines.curation.evaluate.verdict import verdict
 from pipelines.images.icc import rgb_profile
+from pipelines.images.rgb import at_most, read_rgb
 from pipelines.ledger.job_file import JobFile
 from pipelines.ledger.layout import PlanFacts
 from pipelines.ledger.ledger import Ledger

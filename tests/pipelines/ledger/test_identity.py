@@ -29,6 +29,7 @@ CONFIG = PRESETS["balanced"]
         ({"row": {"regions": ((0, 0, 80, 80),)}}, True, True),
         ({"row": {"toned": "desaturate"}}, True, True),
         ({"row": {"color_places": (ColorPlace(x=1, y=2, color="navy"),)}}, False, True),
+        ({"row": {"reference": "file:///a.jpg"}}, False, True),
         ({"row": {"prompt_writer": "M. Doe"}}, False, True),
         ({"outputs": {"format": "png"}}, False, True),
         ({"outputs": {"access_copy": "jpeg"}}, False, True),

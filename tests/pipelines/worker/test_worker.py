@@ -127,6 +127,47 @@ def test_a_known_colour_is_had_where_it_was_given_and_trains_nothing(worker, tmp
     assert record["outcome"]["hints"] == list(output.hints)
 
 
+def test_a_reference_lends_its_colours_and_trains_nothing(worker, tmp_path):
+    write_picture(tmp_path / "a.png", 1, height=140, width=180)
+    gray = gray_picture(1, 140, 180)
+    green = np.stack([gray * 0.7, gray * 1.1, gray * 0.5], -1).clip(0, 255).astype(np.uint8)
+    Image.fromarray(green).save(tmp_path / "green.png")
+    (plain,) = worker.process(tasks(tmp_path, [row("a")]))
+    (done,) = worker.process(tasks(tmp_path, [row("a", reference="green.png")]))
+    assert (done.status, done.trained_steps) == ("ok", 0)
+    (output,) = done.outputs
+    assert output.reference.endswith("green.png")
+    assert output.reference_sha256 == hashlib.sha256((tmp_path / "green.png").read_bytes()).hexdigest()
+    assert output.reference_likeness == 1
+    assert output.key != plain.outputs[0].key
+
+    def mean_ab(result):
+        with Image.open(tmp_path / "out" / result.outputs[0].image) as image:
+            pixels = np.asarray(image).astype(np.float32) / 255
+        return ab_of(torch.from_numpy(pixels).permute(2, 0, 1)[None]).mean((0, 2, 3)).numpy()
+
+    wanted = ab_of(torch.from_numpy(green / np.float32(255)).permute(2, 0, 1)[None]).mean((0, 2, 3)).numpy()
+    assert np.linalg.norm(mean_ab(done) - wanted) < 0.6 * np.linalg.norm(mean_ab(plain) - wanted)
+    record = json.loads((tmp_path / "out" / provenance_key(output.image)).read_text())
+    assert record["outcome"]["reference"] == output.reference
+
+
+def test_a_reference_that_is_unlike_or_cannot_be_read_is_said_to_be_so(worker, tmp_path):
+    for name in ("a", "b", "c"):
+        write_picture(tmp_path / f"{name}.png", 1, height=140, width=180)
+    noise = np.random.default_rng(0).integers(0, 255, (140, 180, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    (tmp_path / "text.png").write_text("no picture")
+    rows = [row("a", reference="noise.png"), row("b", reference="gone.png"), row("c", reference="text.png")]
+    a, b, c = sorted(worker.process(tasks(tmp_path, rows)), key=lambda result: result.id)
+    assert a.status == "ok"
+    assert a.outputs[0].reference_likeness == 0
+    assert any(warning.startswith("reference_unlike") for warning in a.warnings)
+    for failed, name in ((b, "gone.png"), (c, "text.png")):
+        assert (failed.status, failed.error_kind) == ("failed", "bad_reference")
+        assert name in failed.error_message
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_places_are_in_the_files_pixels_however_it_is_turned(worker, tmp_path, orientation):
     exif = Image.Exif()

@@ -1,4 +1,4 @@
-"""Pictures, truths and masks as arrays that can be compared."""
+"""Colour pictures and masks as arrays: truths, references, finished pictures."""
 
 import io
 import math
