@@ -24,6 +24,7 @@ AB_SCALE = 30.0  # units of a*b* for an output of 1
 SIZE_MULTIPLE = 32  # the encoder's coarsest stride
 LOOKS = (1, 2)  # a scan is seen at these multiples of the training's area, and mirrored
 DROPPED = 0.15  # of the features' channels, while it is trained
+DROPPED_LOOKS = 6  # with dropped features, to see how sure it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,23 +151,50 @@ class CoarseColorizer:
 
         An empty caption leaves the colours to what the picture shows.
         """
-        ids, padding = tokenize(self.tokenizer, [self.vocabulary.read(prompt) for prompt in prompts])
-        return with_ab(gray, self._looked_at_again(gray, ids.to(self.device), padding.to(self.device)))
+        ids, padding = self._read(prompts)
+        looks = self._looks(gray, ids.to(self.device), padding.to(self.device))
+        return with_ab(gray, torch.stack(looks).mean(0))  # the mean is truer than any of them
+
+    @torch.no_grad()
+    def spread(self, gray: Tensor, prompts: Sequence[str]) -> Tensor:
+        """How far apart the colours are that it gives when it looks again, also with some of its features dropped
+        (Gal and Ghahramani, Dropout as a Bayesian Approximation, 2016): where it is guessing.
+
+        Args:
+            gray, prompts: as for `colorize`.
+
+        Returns:
+            (K, 1, H, W), the root mean square distance from their mean, in units of a*b*.
+        """
+        ids, padding = (one.to(self.device) for one in self._read(prompts))
+        looks = self._looks(gray, ids, padding)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # the same picture always gets the same
+            torch.manual_seed(0)
+            self.net.drop.train()
+            for _ in range(DROPPED_LOOKS):
+                looks.append(self._look(gray, 1, ids, padding))
+            self.net.drop.eval()
+        all_looks = torch.stack(looks)
+        return (all_looks - all_looks.mean(0)).square().sum(2, keepdim=True).mean(0).sqrt()
 
     @torch.no_grad()
     def features(self, gray: Tensor) -> list[Tensor]:
         """`CoarseNet.features` of gray pictures (K, 1, H, W) in [0, 1], sides multiples of 32."""
         return self.net.features(gray)
 
-    def _looked_at_again(self, gray: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
-        """The mean a*b* (K, 2, H, W) of several looks at the same scans: it is truer than that of any of them."""
-        looks = []
-        for times in LOOKS:
-            size = working_size(gray.shape[-2], gray.shape[-1], times * self.net.config.area, SIZE_MULTIPLE)
-            seen = F.interpolate(gray, size, mode="bilinear", antialias=True, align_corners=False)
-            ab = (self.net(seen, ids, padding) + self.net(seen.flip(-1), ids, padding).flip(-1)) / 2
-            looks.append(F.interpolate(ab, gray.shape[-2:], mode="bicubic", align_corners=False))
-        return torch.stack(looks).mean(0)
+    def _read(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return tokenize(self.tokenizer, [self.vocabulary.read(prompt) for prompt in prompts])
+
+    def _looks(self, gray: Tensor, ids: Tensor, padding: Tensor) -> list[Tensor]:
+        """a*b* (K, 2, H, W) of several looks at the same scans."""
+        return [self._look(gray, times, ids, padding, mirrored) for times in LOOKS for mirrored in (False, True)]
+
+    def _look(self, gray: Tensor, times: int, ids: Tensor, padding: Tensor, mirrored: bool = False) -> Tensor:
+        size = working_size(gray.shape[-2], gray.shape[-1], times * self.net.config.area, SIZE_MULTIPLE)
+        seen = F.interpolate(gray, size, mode="bilinear", antialias=True, align_corners=False)
+        ab = self.net(seen.flip(-1), ids, padding).flip(-1) if mirrored else self.net(seen, ids, padding)
+        return F.interpolate(ab, gray.shape[-2:], mode="bicubic", align_corners=False)
 
 
 def tokenize(tokenizer: Any, captions: Sequence[str]) -> tuple[Tensor, Tensor]:

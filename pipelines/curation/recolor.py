@@ -143,7 +143,7 @@ class Recolorer:
         writer = PictureWriter(
             store=self.store,
             options=self.options,
-            models=self.models.identity,
+            models=self.models,
             view=view,
             row_id=row.id,
             image=row.image,

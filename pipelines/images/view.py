@@ -168,6 +168,10 @@ class View:
             ab=ab,
         )
 
+    def as_stored(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An upright picture (h, w[, C]) turned as the scan is stored."""
+        return np.ascontiguousarray(turned_back(picture, self.image.metadata.orientation))
+
     def chroma(self, rgb: Tensor) -> NDArray[np.float32]:
         """`R - luma` and `B - luma` of a working picture (3, h, w) in sRGB: (h, w, 2), as stored, in the output's
         profile."""

@@ -29,6 +29,8 @@ _OUTPUT = pa.struct(
         ("colorfulness", pa.float64()),
         ("clip_margin", pa.float64()),
         ("stray_color", pa.float64()),
+        ("color_spread", pa.float64()),
+        ("spread_preview", pa.string()),
         ("chroma_reduced", pa.float64()),
         ("chroma_kept", pa.float64()),
         ("repaired", pa.int64()),
@@ -132,6 +134,8 @@ class Output:
     """One colorized picture. Files are keys below OUT.
 
     Attributes:
+        color_spread: how far apart its coarse colours are when they are guessed again, on average, in units of a*b*
+            (`CoarseColorizer.spread`); `spread_preview` shows where.
         chroma_reduced: share of the pixels whose chroma was out of gamut and was reduced.
         chroma_kept: share of its chroma that such a pixel kept, on average.
         stray_color: colour that changes where the scan does not, relative to all colour (`measures.stray_color`).
@@ -158,6 +162,8 @@ class Output:
     format: str | None = None
     bytes: int | None = None
     stray_color: float | None = None
+    color_spread: float | None = None
+    spread_preview: str | None = None
     chroma_reduced: float | None = None
     chroma_kept: float | None = None
     repaired: int | None = None
@@ -191,7 +197,8 @@ class Output:
     def files(self) -> set[str]:
         """Keys of all its files."""
         previews = (candidate.get("preview") for candidate in self.candidates)
-        return {key for key in (self.image, self.record, self.access, self.preview, self.pixels, *previews) if key}
+        own = (self.image, self.record, self.access, self.preview, self.pixels, self.spread_preview)
+        return {key for key in (*own, *previews) if key}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,7 +108,7 @@ class Outcomes:
         return PictureWriter(
             store=self.store,
             options=self.spec.outputs,
-            models=self.models.identity,
+            models=self.models,
             view=row.view,
             row_id=row.id,
             image=redacted(manifest_row.image) if manifest_row.image else None,

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from diffcolor.colorize import Colored
 from diffcolor.errors import LumaMismatchError
-from diffcolor.identity import ModelIdentity
 from diffcolor.luminance import Reductions
 from diffcolor.measures import colorfulness, lightness_shift
+from diffcolor.models import Models
 from pipelines.images import scratch
 from pipelines.images.formats.codecs import format_for, losses, write
 from pipelines.images.formats.pillow import fits_jpeg, jpeg
@@ -36,6 +36,8 @@ from pipelines.version import SYSTEM, VERSION
 from pipelines.worker.rows import Example
 
 PREVIEW_SIDE, PIXELS_SIDE, CANDIDATE_SIDE = 960, 480, 384
+FULL_GLOW = 15.0  # units of a*b* at which the picture of what is guessed is most vivid
+_GLOW = np.array([0.4, -0.5], np.float32)  # R - luma and B - luma of an orange
 _PREVIEW_QUALITY, _ACCESS_QUALITY = 85, 92
 
 
@@ -60,14 +62,14 @@ class PictureWriter:
     """Makes and stores the pictures of one row.
 
     Attributes:
-        models: named in the mark.
+        models: named in the mark; the coarse colorizer says how sure it is.
         image: the scan's URI without secrets, None where its bytes were in the manifest.
         image_sha256: of the scan's file.
     """
 
     store: Store
     options: OutputOptions
-    models: ModelIdentity
+    models: Models
     view: View
     row_id: str
     image: str | None
@@ -77,9 +79,10 @@ class PictureWriter:
 
     def _picture_format(self, prompt: str, format_: str, view: View, bare: bool = False) -> PictureFormat:
         """With `bare`, none of the scan's metadata except its profile."""
+        models = self.models.identity
         mark = Mark(
             system=SYSTEM,
-            version=f"{VERSION}, {self.models.base_model} {self.models.base_model_digest[:16]}",
+            version=f"{VERSION}, {models.base_model} {models.base_model_digest[:16]}",
             prompt=prompt,
             original=self.image or self.row_id,
             original_sha256=self.image_sha256,
@@ -150,6 +153,7 @@ class PictureWriter:
         small = self.view.preview(PREVIEW_SIDE)
         shift = lightness_shift(np.concatenate(list(painted(small, chroma, Reductions()))), small.image.gray)
         stored = self.store_picture(number, prompt, chroma)
+        spread = self._spread(best.rgb, prompt)
         access = self._store_access_copy(number, prompt, chroma) if self.options.access_copy else {}
         return Output(
             prompt=prompt,
@@ -181,6 +185,8 @@ class PictureWriter:
                 for candidate in ladder
             ),
             source=source,
+            color_spread=float(spread.mean()),
+            spread_preview=self.store_preview(f"{number}-guessed", _warm(self.view.as_stored(spread)), CANDIDATE_SIDE),
             hints=tuple(str(place) for place in self.view.places),
             hints_kept=hinted[0][1],
             reference=self.example.name if self.example else None,
@@ -189,6 +195,11 @@ class PictureWriter:
             note=stored.note,
             **access,
         )
+
+    def _spread(self, rgb: Tensor, prompt: str) -> NDArray[np.float32]:
+        """How unsure the coarse colorizer is at each place of a working picture, (h, w), upright, in units of a*b*."""
+        gray = torch.from_numpy(self.view.gray(rgb.shape[-2], rgb.shape[-1]))[None, None].to(self.models.device)
+        return self.models.coarse.spread(gray, [prompt])[0, 0].cpu().numpy()
 
     def _referred(self, rgb: Tensor) -> tuple[Tensor, float | None]:
         """A working picture (3, h, w) with the example's colours, and how alike the example is."""
@@ -216,6 +227,11 @@ class PictureWriter:
             "access_luma_mean": check.mean,
             "access_luma_max": check.largest,
         }
+
+
+def _warm(spread: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Chroma, as `View.chroma` gives it, of a scan that glows where colours are guessed."""
+    return np.minimum(spread[..., None] / FULL_GLOW, 1) * _GLOW
 
 
 def unlike(outputs: Sequence[Output]) -> list[str]:

@@ -49,6 +49,17 @@ def test_pictures_together_are_what_each_is_alone(coarse):
     assert (together - alone).abs().max() < 1e-4
 
 
+def test_how_unsure_it_is_changes_nothing_and_is_always_the_same(coarse):
+    gray, prompts = grays(1), ["a red barn"]
+    before, state = coarse.colorize(gray, prompts), torch.random.get_rng_state()
+    spread = coarse.spread(gray, prompts)
+    assert spread.shape == gray.shape
+    assert (spread.min() >= 0, bool(spread.mean() > 0.1)) == (True, True)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(coarse.spread(gray, prompts), spread)
+    assert torch.equal(coarse.colorize(gray, prompts), before)
+
+
 def test_sampling_starts_from_the_colours_of_the_prompt(models):
     scans, targets = [scan(0), scan(1)], ["a blue barn", "a green barn"]
     batch = ScanBatch.of(models, scans, SampleConfig(start="coarse"), targets)

@@ -298,6 +298,8 @@ function knownPlaces(row, more, chosen, decision) {
 function allVariants(row, more, chosen) {
   const side = make("div", { class: "side" });
   side.append(framed(row.gray, "the scan", `${row.id}: the scan`));
+  const guessed = more.variants[chosen].guessed;
+  if (guessed) side.append(framed(guessed, `where the model is guessing: its colours differ by ${row.variants[chosen].spread} units of a*b* on average`, `${row.id}: the scan, orange where the model is guessing`));
   if (more.primary) side.append(framed(more.primary, "stage 1’s own colours", `${row.id}: colours that stage 1 found`));
   row.variants.forEach((variant, number) => {
     const frame = framed(variant.preview, `${number + 1}: ${variant.prompt}`, `${row.id}: variant ${number + 1}`);

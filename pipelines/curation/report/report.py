@@ -163,6 +163,7 @@ def _variant(output: Output) -> dict[str, Any]:
         "stray": _rounded(output.stray_color),
         "reduced": _rounded(output.chroma_reduced, 4),
         "source": output.source,
+        **({"spread": _rounded(output.color_spread, 1)} if output.spread_preview else {}),
     }
 
 
@@ -197,6 +198,7 @@ def _details(row: ResultRow) -> dict[str, Any]:
                 "access": _place(output.access),
                 "access_luma": [_rounded(output.access_luma_mean, 2), output.access_luma_max],
                 "record": _place(output.record),
+                **({"guessed": _place(output.spread_preview)} if output.spread_preview else {}),
                 **_hints(output),
             }
             for output in _shown(row)

@@ -255,6 +255,7 @@ def test_a_picture_is_looked_at_closely(job, opened):
         "eta 1.2",
         "0 of 80 x 72 pixels differ",
         "color_prior: loss from",
+        "where the model is guessing",
         "sha256",
         "seed",
     ):
