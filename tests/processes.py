@@ -95,3 +95,9 @@ def finish(process: subprocess.Popen, code: int, seconds: float = 300.0) -> str:
     returned, output = ended(process, seconds)
     assert returned == code, output[-3000:]
     return output
+
+
+def kill_everything(driver: subprocess.Popen) -> None:
+    """A driver and all that it started."""
+    kill(descendants(driver.pid))
+    driver.communicate()

@@ -70,3 +70,9 @@ def published(spec: JobSpec) -> list[dict]:
 def cli(processes: Processes, *arguments, **options) -> subprocess.Popen:
     """The command line as a process."""
     return processes.start([sys.executable, "-m", "cli", *arguments], **options)
+
+
+def submitted(processes: Processes, table: str, place, spec, *more: str) -> subprocess.Popen:
+    """A real submit of the tiny models, a checkpoint at every step."""
+    arguments = ["submit", table, "--output", place, "--preset", "draft", "-k", 1, "--checkpoint-every", 0, *more]
+    return cli(processes, *arguments, "--base-model", spec.base_model, "--judge", spec.judge)

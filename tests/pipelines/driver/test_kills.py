@@ -21,15 +21,10 @@ from pipelines.operations.status import status
 from pipelines.store.store import Store
 from tests.check_store import check_store, check_visible, results
 from tests.conftest import write_manifest, write_picture
-from tests.pipelines.jobs import cli, done, drive, ids, manifest
-from tests.processes import Processes, descendants, ended, finish, kill, until
+from tests.pipelines.jobs import done, drive, ids, manifest, submitted
+from tests.processes import Processes, descendants, ended, finish, kill, kill_everything, until
 
 ROWS = 40
-
-
-def kill_everything(driver: subprocess.Popen) -> None:
-    kill(descendants(driver.pid))
-    driver.communicate()
 
 
 def kill_the_driver(driver: subprocess.Popen) -> None:
@@ -93,12 +88,6 @@ def test_two_hundred_kills_more(processes, tmp_path, seed):
 
 
 # The real worker ----------------------------------------------------------------------------------------------------
-
-
-def submitted(processes: Processes, table: str, place, spec, *more: str) -> subprocess.Popen:
-    """A real submit of the tiny models, a checkpoint at every step."""
-    arguments = ["submit", table, "--output", place, "--preset", "draft", "-k", 1, "--checkpoint-every", 0, *more]
-    return cli(processes, *arguments, "--base-model", spec.base_model, "--judge", spec.judge)
 
 
 def checkpoint_of(place) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from PIL import Image
 
 from manifests.read import validated
 from pipelines.curation.verify import verify
@@ -24,9 +25,9 @@ from pipelines.store.probe import probe_preconditions
 from pipelines.store.retry import Patience
 from pipelines.store.store import Store
 from tests.check_store import check_store
-from tests.conftest import write_manifest
-from tests.pipelines.jobs import drive, ids, manifest, request, rows
-from tests.processes import finish, until
+from tests.conftest import write_manifest, write_picture
+from tests.pipelines.jobs import done, drive, ids, manifest, request, rows, submitted
+from tests.processes import finish, kill_everything, until
 from tests.servers import SECRET, FaultProxy, Faults, Rclone, SeaweedFS, connect
 
 
@@ -115,6 +116,26 @@ def test_a_lease_is_held_by_one_and_its_age_is_the_servers(s3):
 
 
 FAULTY = ("503", "500", "reset", "lost_reply", "truncate", "truncate_request", "delay")
+
+
+def test_a_job_with_known_colours_and_a_reference_that_is_killed_goes_on(processes, s3, tmp_path, spec):
+    fs, place = connect(s3.endpoint), "s3://archive/hinted"
+    more = {"color_points": [{"x": 20, "y": 30, "color": "olive drab"}], "reference": "colour.png"}
+    for number in range(4):
+        write_picture(tmp_path / f"p{number}.png", number)
+    Image.open(tmp_path / "p0.png").convert("RGB").save(tmp_path / "colour.png")
+    write_manifest(tmp_path / "m.parquet", rows(4, **more))
+    for path in tmp_path.glob("*.p*"):
+        fs.put_file(str(path), f"archive/in/{path.name}")
+    driver = submitted(processes, "s3://archive/in/m.parquet", place, spec)
+    until(lambda: driver.poll() is not None or (fs.exists("archive/hinted/job.json") and done(place)), 240)
+    assert driver.poll() is None, "there is something left to kill"
+    kill_everything(driver)
+    finish(submitted(processes, "s3://archive/in/m.parquet", place, spec, "--on-running", "wait"), 0, 300)
+    found = check_store([f"r{number}" for number in range(4)], place)
+    assert all(list(row["outputs"][0]["hints"]) == ["20,30,olive drab"] for row in found)
+    assert {row["outputs"][0]["reference"] for row in found} == {"s3://archive/in/colour.png"}
+    assert verify(place).differences == []
 
 
 def test_a_store_that_fails_one_request_in_eight_costs_time_only(processes, s3, tmp_path):
