@@ -12,10 +12,10 @@ import pyarrow as pa
 from manifests.color_hints import apply_color_hints, parse_color_hints
 from manifests.color_places import read_places
 from manifests.errors import Problem
+from manifests.ids import MAX_ID
 from manifests.locations import resolve
 from manifests.schema import COLUMNS, SCHEMA, ManifestRow
 
-MAX_ID = 128
 _ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{MAX_ID - 1}}}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _Fault = Callable[[str, str], None]  # adds a problem of this kind with this message

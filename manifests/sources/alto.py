@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 from lxml import etree
 
-from manifests.build import slug_id
 from manifests.errors import ManifestError, Problem
+from manifests.ids import slug_id, stem_of
 from manifests.sources.pages import Page, read_xml
 from manifests.xml import local_name
 
@@ -45,7 +45,7 @@ def rows_of_pages(pages: list[Page], measure: Measure) -> tuple[list[dict[str, A
         # "0001.tif" of two issues: the folder tells them apart.
         name = path.name if times[path.stem.casefold()] == 1 else f"{path.parent.name}/{path.name}"
         try:
-            rows += rows_of_page(page, slug_id(name), measure)
+            rows += rows_of_page(page, slug_id(stem_of(name)), measure)
         except ManifestError as error:
             left_out += [f"{page.image}: {problem.kind}: {problem.message}" for problem in error.problems]
     return rows, left_out

@@ -6,8 +6,8 @@ from typing import Any
 
 import fsspec
 
-from manifests.build import slug_id
 from manifests.errors import ManifestError, Problem
+from manifests.ids import slug_id, stem_of
 
 MAX_BYTES = 64 << 20
 
@@ -34,7 +34,10 @@ def rows_of_iiif(uri: str) -> list[dict[str, Any]]:
     if not isinstance(document, dict) or document.get("type") != "Manifest":
         kind = document.get("@type") or document.get("type") if isinstance(document, dict) else type(document).__name__
         raise bad("bad_iiif", f"not a IIIF Presentation 3 manifest (type {kind!r}); convert older ones first")
-    title, series = _label(document.get("label")), slug_id(str(document.get("id") or "iiif").rpartition("://")[2])
+    title, series = (
+        _label(document.get("label")),
+        slug_id(stem_of(str(document.get("id") or "iiif").rpartition("://")[2])),
+    )
     rows = []
     for number, canvas in enumerate(document.get("items") or (), start=1):
         image = next(_images(canvas), None)

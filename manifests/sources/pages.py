@@ -11,9 +11,9 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 from lxml import etree
 
-from manifests.build import images_below
 from manifests.errors import ManifestError, Problem
 from manifests.locations import absolute, resolve
+from manifests.sources.folder import images_below
 from manifests.xml import UnsafeXmlError, parse_xml
 
 _ALTO_SUFFIX = re.compile(r"([._-]alto)?\.xml$")
@@ -36,7 +36,7 @@ def pages_of_folders(folder: str, alto_folder: str, suffixes: Collection[str]) -
     Raises:
         ManifestError: no image has an ALTO file.
     """
-    images, _ = images_below(folder, suffixes)
+    images = images_below(folder, suffixes).images
     fs, root = fsspec.core.url_to_fs(alto_folder)
     place = absolute(alto_folder).rstrip("/")
     altos: dict[str, str] = {}

@@ -1,11 +1,11 @@
 """`diffcolor-batch manifest ...`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from diffcolor.config import MINI
+from pipelines.commands.exit_codes import ExitCode
 from pipelines.commands.terminal import (
     BaseModelOption,
     ColumnOption,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from manifests.sources.alto import Size
 
 SHOWN = 20  # warnings about prompts
+EXAMPLES = 3
 
 app = typer.Typer(no_args_is_help=True, help="Build, validate and show manifests.")
 
@@ -30,10 +31,17 @@ def build_manifest(
     folder: Annotated[
         str | None, typer.Argument(help="Folder of images, any fsspec URI; subfolders are included.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Manifest file to write.")] = Path("manifest.parquet"),
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Manifest file to write, any fsspec URI.")
+    ] = "manifest.parquet",
     captions: Annotated[
-        str | None, typer.Option(help="CSV with columns file, caption, and others of a manifest; lists as 'a|b'.")
+        str | None,
+        typer.Option(
+            help="CSV or .xlsx with a column file, caption and others of a manifest; lists as 'a|b'. Columns that a "
+            "manifest does not have are carried into the results."
+        ),
     ] = None,
+    column: ColumnOption = None,
     alto: Annotated[
         str | None, typer.Option(help="Folder of ALTO files: a row for each illustration of the folder's pages.")
     ] = None,
@@ -53,11 +61,13 @@ def build_manifest(
         raise typer.BadParameter("give one of FOLDER, --mets and --iiif")
     if (alto and not folder) or (captions and (alto or not folder)):
         raise typer.BadParameter("--alto and --captions go with FOLDER, one at a time")
+    if column and not captions:
+        raise typer.BadParameter("--column names columns of --captions")
     with reported():
         if iiif:
             built = write(rows_of_iiif(iiif), output, iiif)
         elif folder and not alto:
-            built = build(folder, output, SUFFIXES, captions)
+            built = build(folder, output, SUFFIXES, captions, columns(column))
         else:
             alone: tuple[str, ...] = ()
             if folder and alto:
@@ -69,12 +79,16 @@ def build_manifest(
                 say(f"  left out: {reason}")
             built = write(rows, output, mets or folder or "", alone)
     typer.echo(f"{output}: {built.rows} rows")
-    for row_id in built.uncaptioned:
-        say(f"  no caption: {row_id}")
-    for file in built.unmatched:
-        say(f"  without a counterpart: {file}")
-    for suffix, count in built.left_out.items():
-        say(f"  left out: {count} x {suffix or 'no suffix'}, not an image format that is read")
+    for note in built.notes:
+        say(f"  {note}")
+    for what, names in (("without a caption", built.uncaptioned), ("without a counterpart", built.unmatched)):
+        if names:
+            say(f"  {len(names)} {what}: {', '.join(names[:EXAMPLES])}{', ...' if len(names) > EXAMPLES else ''}")
+    for reason, count in built.left_out.items():
+        say(f"  left out: {count} x {reason}")
+    if captions and not built.matched:
+        say(f"no row of {captions} names an image of {folder}: column 'file' holds paths within the folder, or names")
+        raise typer.Exit(ExitCode.ROWS_FAILED)
 
 
 def _size_of(uri: str) -> "Size":

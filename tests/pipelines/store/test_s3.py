@@ -11,6 +11,8 @@ import fsspec
 import pytest
 from PIL import Image
 
+from manifests.build import build
+from manifests.errors import ManifestError
 from manifests.read import validated
 from pipelines.curation.verify import verify
 from pipelines.driver.run import run_job
@@ -244,6 +246,18 @@ def test_profiles_and_read_without_credentials(s3, s3_environment, tmp_path, mon
     s3_environment({})
     with pytest.raises(PermissionError):
         fetch_uri("s3://archive/profile/a")
+
+
+def test_a_manifest_is_built_from_a_bucket_into_a_bucket(s3, tmp_path):
+    fs = connect(s3.endpoint)
+    write_picture(tmp_path / "a.png", 1)
+    fs.put_file(str(tmp_path / "a.png"), "archive/scans/box 1/a.png")
+    assert build("s3://archive/scans", "s3://archive/q.parquet", {".png"}).rows == 1
+    assert validated("s3://archive/q.parquet", default_caption="x") == 1
+    for folder, output in (("s3://archive/none", "s3://archive/q.parquet"), ("s3://nowhere/a", "s3://archive/q.parquet"),
+                           ("s3://archive/scans", "s3://nowhere/q.parquet")):  # fmt: skip
+        with pytest.raises(ManifestError, match="not_found|unwritable"):
+            build(folder, output, {".png"})
 
 
 def test_a_manifest_on_s3_is_read_row_group_by_row_group(s3, tmp_path):
