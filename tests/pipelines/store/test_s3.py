@@ -254,10 +254,9 @@ def test_a_manifest_is_built_from_a_bucket_into_a_bucket(s3, tmp_path):
     fs.put_file(str(tmp_path / "a.png"), "archive/scans/box 1/a.png")
     assert build("s3://archive/scans", "s3://archive/q.parquet", {".png"}).rows == 1
     assert validated("s3://archive/q.parquet", default_caption="x") == 1
-    for folder, output in (("s3://archive/none", "s3://archive/q.parquet"), ("s3://nowhere/a", "s3://archive/q.parquet"),
-                           ("s3://archive/scans", "s3://nowhere/q.parquet")):  # fmt: skip
-        with pytest.raises(ManifestError, match="not_found|unwritable"):
-            build(folder, output, {".png"})
+    for folder in ("s3://archive/none", "s3://nowhere/a"):
+        with pytest.raises(ManifestError, match="not_found"):
+            build(folder, "s3://archive/q.parquet", {".png"})
 
 
 def test_a_manifest_on_s3_is_read_row_group_by_row_group(s3, tmp_path):
