@@ -198,6 +198,45 @@ def huge_tiff() -> bytes:
     return bytes(content)
 
 
+def png_key(gray: np.ndarray, value: int) -> bytes:
+    """A gray PNG in which one value stands for transparent."""
+    content = png_file(gray)
+    return content[:33] + png._chunk(b"tRNS", struct.pack(">H", value)) + content[33:]
+
+
+def loop_tiff(gray: np.ndarray, next_page: int | None = None, *, first: int | None = None, past: int = 0) -> bytes:
+    """A little-endian TIFF of one strip whose next page is at `next_page` (default: itself), whose first directory is
+    said to be at `first`, and whose byte count is too large by `past`."""
+    data, (height, width) = gray.tobytes(), gray.shape
+    at = 8 + len(data)
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(data) + past}
+    body = b"".join(
+        struct.pack("<HHII", code, 4 if code in (273, 279) else 3, 1, value) for code, value in tags.items()
+    )
+    end = struct.pack("<I", at if next_page is None else next_page)
+    return (
+        b"II*\0" + struct.pack("<I", at if first is None else first) + data + struct.pack("<H", len(tags)) + body + end
+    )
+
+
+def palette_tiff(gray: np.ndarray) -> bytes:
+    """Indices into a palette of grays that runs backwards."""
+    colors = np.stack([np.arange(255, -1, -1, dtype=np.uint16) * 257] * 3)
+    return tiff(255 - gray, photometric="palette", colormap=colors)
+
+
+def palette_png(gray: np.ndarray) -> bytes:
+    image = Image.fromarray(255 - gray, "P")
+    image.putpalette([value for value in range(255, -1, -1) for _ in range(3)])
+    return encoded(image)
+
+
+def noisy(sd: float) -> np.ndarray:
+    """RGB of a gray original, each channel with noise of its own."""
+    noise = np.random.default_rng(1).normal(0, sd, RGB.shape)
+    return (RGB + noise).clip(0, 255).astype(np.uint8)
+
+
 # Name: content, expected gray values.
 GOOD = {
     "tiff8": (tiff(GRAY), GRAY),
@@ -233,6 +272,39 @@ GOOD["tiff8_jpeg"] = (_JPEG_TIFF, tifffile.imread(io.BytesIO(_JPEG_TIFF)))
 _LOSSY = jp2_file(GRAY, level=40, reversible=False)
 GOOD["jp2_lossy"] = (_LOSSY, imagecodecs.jpeg2k_decode(_LOSSY))
 
+FULL, FULL16 = np.full_like(GRAY, 255), np.full_like(GRAY16, 65535)
+GRAY12 = GRAY16 >> 4
+SCALED12 = np.round(GRAY12 * (65535 / 4095)).astype(np.uint16)
+GOOD |= {
+    "png8_gray_opaque": (encoded(np.dstack([GRAY, FULL])), GRAY),
+    "png8_rgb_opaque": (encoded(np.dstack([RGB, FULL])), GRAY),
+    "png16_gray_opaque": (png_file(np.dstack([GRAY16, FULL16])), GRAY16),
+    "png8_unused_key": (png_key(GRAY, int(np.setdiff1d(np.arange(256), GRAY)[0])), GRAY),
+    "tiff8_opaque": (tiff(np.dstack([GRAY, FULL]), extrasamples=["unassalpha"], planarconfig="contig"), GRAY),
+    "tiff16_rgb_opaque": (
+        tiff(np.dstack([GRAY16] * 3 + [FULL16]), photometric="rgb", extrasamples=["unspecified"], compression="zlib"),
+        GRAY16,
+    ),
+    "jp2_opaque": (jp2_file(np.dstack([GRAY, FULL])), GRAY),
+    "tiff8_palette": (palette_tiff(GRAY), GRAY),
+    "png8_palette": (palette_png(GRAY), GRAY),
+    "bmp_palette": (encoded(Image.open(io.BytesIO(palette_png(GRAY))), "BMP"), GRAY),
+}
+# Read as this, and said so: content, gray values, the beginning of the warning.
+MENDED = {
+    "jp2_12_bit": (jp2_file(GRAY12, bitspersample=12), SCALED12, "scaled: 12 bits"),
+    "jp2_10_bit": (jp2_file(GRAY16 >> 6, bitspersample=10), None, "scaled: 10 bits"),
+    "tiff_12_bit_packed": (tiff(GRAY12, bitspersample=12, compression=None), SCALED12, "scaled: 12 bits"),
+    "tiff_12_bits_of_16": (tiff(GRAY12), GRAY12, "dark: the highest of its 16-bit values"),
+    "page_leads_back": (loop_tiff(GRAY), GRAY, "metadata_damaged: next page"),
+    "page_in_garbage": (loop_tiff(GRAY, 9), GRAY, "metadata_damaged: next page"),
+    "page_behind_the_end": (loop_tiff(GRAY, 1 << 31), GRAY, "metadata_damaged: next page"),
+    "count_past_the_end": (loop_tiff(GRAY, 0, past=4096), GRAY, "metadata_damaged: strip byte counts"),
+    "count_of_zero": (loop_tiff(GRAY, 0, past=-GRAY.size), GRAY, "metadata_damaged: strip byte counts"),
+    "noise_0.5": (encoded(noisy(0.5)), None, "near_gray: the channels differ by a code or two, or by noise"),
+    "noise_8": (encoded(noisy(8)), None, "near_gray"),
+}
+
 BAD = {
     "empty": b"",
     "not_image": b"these are words, not pixels\n",
@@ -261,16 +333,23 @@ MORE_BAD = [
     ("too_large", huge_tiff()),
     ("depth", tiff(GRAY.astype(np.int16))),
     ("depth", tiff(GRAY.astype(np.uint32))),
-    ("depth", jp2_file((GRAY16 >> 4).astype(np.uint16), bitspersample=12)),
+    ("depth", imagecodecs.jpeg_encode(GRAY16 >> 4, bitspersample=12)),
+    ("depth", tiff((GRAY >> 4), bitspersample=4, compression=None)),
     ("alpha", tiff(np.dstack([GRAY, GRAY]), extrasamples=["unassalpha"], planarconfig="contig")),
-    ("alpha", encoded(Image.fromarray(GRAY).convert("LA"))),
-    ("color_model", encoded(Image.fromarray(RGB).convert("P"), "TIFF")),
-    ("color_model", encoded(Image.fromarray(RGB).convert("P"))),
+    ("alpha", encoded(np.dstack([GRAY, GRAY]))),
+    ("alpha", png_file(np.dstack([GRAY16, GRAY16]))),
+    ("alpha", jp2_file(np.dstack([GRAY, GRAY]))),
+    ("alpha", png_key(GRAY, int(GRAY[0, 0]))),
+    ("is_colour", encoded(Image.fromarray(COLOUR).convert("P"), "TIFF")),
+    ("is_colour", encoded(Image.fromarray(COLOUR).convert("P"))),
     ("color_model", encoded(Image.fromarray(RGB).convert("LAB"), "TIFF")),
     ("color_model", encoded(Image.fromarray(RGB).convert("YCbCr"), "TIFF", compression="tiff_lzw")),
     ("bitonal", encoded(Image.fromarray(GRAY > 100))),
     ("not_image", b"%PDF-1.7 ..."),
     ("not_image", b"GIF89a" + bytes(40)),
+    ("not_image", encoded(GRAY, "PPM")),
+    ("not_image", encoded(GRAY, "AVIF")),
+    ("undecodable", loop_tiff(GRAY, first=0)),
     ("profile_bad", tiff(GRAY, iccprofile=gamma_profile()[:200])),
     ("page_range", tiff(GRAY)),
 ]

@@ -86,7 +86,7 @@ def submit(
         int, typer.Option(min=64, help="Longest side of the access copies in pixels.", rich_help_panel=PICTURES)
     ] = _OUTPUTS.access_size,
     toned: Annotated[
-        Toned, typer.Option(help="What to do with sepia and other toned scans.", rich_help_panel=PICTURES)
+        Toned, typer.Option(help="Reject scans with a tone or colour, or take their luminance.", rich_help_panel=PICTURES)
     ] = _OUTPUTS.toned,
     assume_srgb: Annotated[
         bool,

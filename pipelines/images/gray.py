@@ -12,7 +12,7 @@ from diffcolor.upsample import release_pages
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
 from pipelines.images.formats.codecs import open_raster
-from pipelines.images.icc import BadProfileError, Profile, read_profile
+from pipelines.images.icc import BadProfileError, Profile, gamma_profile, read_profile
 from pipelines.images.metadata import Metadata
 from pipelines.images.raster import Raster
 from pipelines.images.rules import MIN_SIDE, Rules, Toned
@@ -22,7 +22,10 @@ from pipelines.images.xmp import BadXmpError, parsed
 _GRAY_TOLERANCE = 2
 # A toned picture's colour follows from its luminance; a larger residual is real colour (root mean square, 8-bit codes).
 _TONE_RESIDUAL = 6.0
-_TONE_BINS = 64
+_NOISE = 1.0  # root mean square of the cells' offsets, up to which channels are equal but for noise
+_PEAK = 12.0  # codes by which no cell's channels may differ then: a stamp or a seal is no noise
+_TONE_BINS, _CELL = 64, 8
+_USUAL_GAMMA = 1 / 2.2  # of PNG's gAMA: sRGB's curve is meant
 _NEAR = 2  # 8-bit codes from black or white
 
 
@@ -70,7 +73,7 @@ class GrayImage:
 
 
 def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = None) -> GrayImage:
-    """Decodes a scan: gray of 8 or 16 bit, or RGB whose channels are equal (or, by the rules, toned).
+    """Decodes a scan: gray of 8 to 16 bit, or RGB whose channels are equal (or, by the rules, anything).
 
     Raises:
         InputImageError: with the kinds of docs/errors.md.
@@ -80,9 +83,13 @@ def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = N
     profile, warnings = _profile(raster, rules)
     gray, conversion = read_gray(raster, rules.toned)
     if conversion == "near_gray":
-        warnings.append("near_gray: the channels differ by a code or two; their luminance was used")
+        warnings.append("near_gray: the channels differ by a code or two, or by noise; their luminance was used")
     if conversion == "desaturated":
-        warnings.append("toned: the tone was removed; the luminance that is kept is that of the toned scan")
+        warnings.append("toned: tone or colour was removed; the luminance that is kept is that of the scan as it is")
+    if raster.bits:
+        warnings.append(f"scaled: {raster.bits} bits are kept as 16, value * 65535 / {(1 << raster.bits) - 1}, rounded")
+    elif highest := _fewer_bits(gray):
+        warnings.append(f"dark: the highest of its 16-bit values is {highest}: 12 bits or fewer, not scaled to 16?")
     extreme = _refuse_colorless(gray)
     metadata, dropped = raster.metadata, list(raster.metadata.dropped)
     if metadata.xmp:
@@ -100,7 +107,7 @@ def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = N
         bytes=file.tell(),
         page=page,
         pages=raster.pages,
-        depth=8 * raster.dtype.itemsize,
+        depth=raster.bits or 8 * raster.dtype.itemsize,
         photometric=raster.photometric,
         compression=raster.compression,
         decoder=raster.decoder,
@@ -119,6 +126,8 @@ def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = N
 
 
 def _profile(raster: Raster, rules: Rules) -> tuple[Profile, list[str]]:
+    if raster.metadata.gamma and 0.2 <= raster.metadata.gamma <= 2 and abs(raster.metadata.gamma - _USUAL_GAMMA) > 0.02:
+        return gamma_profile(raster.metadata.gamma), []
     try:
         profile = read_profile(raster.metadata.icc, raster.channels)
         foreign = f"profile_rgb: {profile.name!r} is not a gray profile; its tone curve was used"
@@ -131,7 +140,8 @@ def _profile(raster: Raster, rules: Rules) -> tuple[Profile, list[str]]:
 
 
 def read_gray(raster: Raster, toned: Toned = Toned.reject) -> tuple[NDArray[np.unsignedinteger], str]:
-    """All pixels as one gray plane, and how they became one: "none", "equal_channels", "near_gray", "desaturated".
+    """All pixels as one gray plane, and how they became one: "none", "inverted", "scaled", "equal_channels",
+    "near_gray" or "desaturated".
 
     Raises:
         InputImageError: `toned` if toned scans are rejected, `is_colour`, or undecodable.
@@ -141,7 +151,7 @@ def read_gray(raster: Raster, toned: Toned = Toned.reject) -> tuple[NDArray[np.u
         for y, x, block in raster.blocks():
             gray[y : y + block.shape[0], x : x + block.shape[1]] = block
             release_pages(gray)
-        return gray, "inverted" if raster.photometric == "MinIsWhite" else "none"
+        return gray, "inverted" if raster.photometric == "MinIsWhite" else "scaled" if raster.bits else "none"
     tone = _Tone(np.iinfo(raster.dtype).max)
     for y, x, block in raster.blocks():
         for first, last in scratch.strips(*block.shape[:2]):
@@ -154,42 +164,75 @@ def read_gray(raster: Raster, toned: Toned = Toned.reject) -> tuple[NDArray[np.u
 
 
 class _Tone:
-    """Whether channels are equal, differ by a tone (a function of the luminance), or hold colour."""
+    """Whether channels are equal, differ by noise, by a tone (a function of the luminance), or hold colour.
+
+    Colour is looked for in means of small cells, in which noise evens out.
+    """
 
     def __init__(self, full: int) -> None:
         self.full, self.scale = full, 255 / full
-        self.largest, self.count, self.absolute = 0, 0, 0.0
-        self.bins = np.zeros((5, _TONE_BINS))  # pixels; sums of R - Y and B - Y; sums of their squares
+        self.largest, self.count, self.absolute, self.peak = 0, 0, 0.0, 0.0
+        self.bins = np.zeros((5, _TONE_BINS))  # cells; sums of R - Y and B - Y; sums of their squares
 
     def add(self, rgb: NDArray, values: NDArray) -> None:
         difference = rgb.astype(np.int32)[..., [0, 2]] - rgb[..., 1:2].astype(np.int32)
         largest = int(np.abs(difference).max())
         self.largest, self.count = max(self.largest, largest), self.count + values.size
-        if not largest:
-            return
         offsets = (rgb[..., [0, 2]].astype(np.float64) - values[..., None]) * self.scale
         self.absolute += float(np.abs(offsets).mean(-1).sum())
-        index = (values.astype(np.int64) * _TONE_BINS // (self.full + 1)).ravel()
-        red, blue = offsets[..., 0].ravel(), offsets[..., 1].ravel()
+        cells, sizes = _cells(np.concatenate([values[..., None], offsets], -1))
+        self.peak = max(self.peak, float(np.abs(cells[sizes > _CELL**2 // 2, 1:]).max(initial=0)))
+        index = (cells[:, 0] * _TONE_BINS / (self.full + 1)).astype(np.int64)
+        red, blue = cells[:, 1], cells[:, 2]
         for row, weights in enumerate((None, red, blue, red * red, blue * blue)):
             self.bins[row] += np.bincount(index, weights, _TONE_BINS)
 
     def conversion(self, toned: Toned) -> str:
+        """What a gray plane is made by: see `read_gray`.
+
+        Raises:
+            InputImageError: `toned`, `is_colour`, unless anything is to be desaturated.
+        """
         if not self.largest:
             return "equal_channels"
         if self.largest * self.scale <= _GRAY_TOLERANCE + 1e-9:
             return "near_gray"
-        pixels = np.maximum(self.bins[0], 1)
-        spread = (self.bins[3:] - self.bins[1:3] ** 2 / pixels).clip(min=0).sum() / (2 * self.bins[0].sum())
+        cells, total = np.maximum(self.bins[0], 1), 2 * self.bins[0].sum()
+        spread = ((self.bins[3:] - self.bins[1:3] ** 2 / cells).clip(min=0).sum() / total) ** 0.5
+        tone = ((self.bins[1:3] ** 2 / cells).sum() / total) ** 0.5
+        if spread <= _NOISE and tone <= _NOISE and self.peak <= _PEAK:
+            return "near_gray"
+        if toned == Toned.desaturate:
+            return "desaturated"
         mean = self.absolute / self.count
-        if spread**0.5 > _TONE_RESIDUAL:
-            raise InputImageError(
-                "is_colour", f"channels differ by {mean:.1f} codes on average; it has colour already", skipped=True
-            )
-        if toned != Toned.desaturate:
-            message = f"a toned picture (sepia or the like: channels differ by {mean:.1f} codes, evenly all over it)"
-            raise InputImageError("toned", f"{message}; remove the tone with --toned desaturate")
-        return "desaturated"
+        remedy = "; to take the luminance of anything: --toned desaturate, or the row's toned"
+        if spread > _TONE_RESIDUAL:
+            message = f"channels differ by {mean:.1f} codes on average; it has colour already"
+            raise InputImageError("is_colour", message + remedy, skipped=True)
+        what = "a toned picture (sepia or the like)" if tone > spread else "pale colours, or channels out of register"
+        raise InputImageError("toned", f"{what}: channels differ by {mean:.1f} codes on average{remedy}")
+
+
+def _cells(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Means (n, C) of the cells of (H, W, C), and their pixels; those at the right and the bottom may be smaller."""
+    starts = [np.arange(0, length, _CELL) for length in values.shape[:2]]
+    down, across = (np.diff([*begins, length]) for begins, length in zip(starts, values.shape[:2], strict=True))
+    sizes = down[:, None] * across[None]
+    sums = np.add.reduceat(np.add.reduceat(values, starts[0], 0), starts[1], 1)
+    return (sums / sizes[..., None]).reshape(-1, values.shape[-1]), sizes.ravel()
+
+
+def _fewer_bits(gray: NDArray[np.unsignedinteger]) -> int:
+    """The highest value of a 16-bit plane that uses 12 bits or fewer; else 0."""
+    if gray.dtype != np.uint16:
+        return 0
+    highest = 0
+    for first, last in scratch.strips(*gray.shape):
+        highest = max(highest, int(gray[first:last].max()))
+        release_pages(gray)
+        if highest > 4095:
+            return 0
+    return highest
 
 
 def _refuse_colorless(gray: NDArray[np.unsignedinteger]) -> float:

@@ -72,6 +72,13 @@ def read_profile(content: bytes | None, channels: int) -> Profile:
         raise BadProfileError(f"a broken ICC profile ({error})") from error
 
 
+def gamma_profile(exponent: float) -> Profile:
+    """The profile of code values that are light to the power of `exponent`, as PNG's gAMA has it."""
+    power = 1 / exponent
+    curve = b"para" + struct.pack(">IHHi", 0, 0, 0, round(power * 65536))
+    return Profile(linear=_GRID**power, output=rgb_profile(curve, f"gamma {power:.2f}"), name=f"gAMA {exponent:g}")
+
+
 def _read(content: bytes, channels: int) -> Profile:
     tags, space, connection = _tags(content)
     if space not in ((b"GRAY", b"RGB ") if channels == 1 else (b"RGB ",)):

@@ -113,6 +113,21 @@ def integer(tag: Tag, layout: Layout) -> int:
     return struct.unpack_from(layout.order + formats[tag.type], tag.raw)[0]
 
 
+def number(tag: Tag, layout: Layout) -> float:
+    """The first value of a tag of any numeric type.
+
+    Raises:
+        BadDirectoryError, struct.error, ZeroDivisionError: it has none.
+    """
+    if tag.type in (5, 10):  # RATIONAL, SRATIONAL
+        above, below = struct.unpack_from(layout.order + ("II" if tag.type == 5 else "ii"), tag.raw)
+        return above / below
+    formats = {6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 17: "q"}
+    if tag.type in formats:
+        return struct.unpack_from(layout.order + formats[tag.type], tag.raw)[0]
+    return integer(tag, layout)
+
+
 def write_directory(tags: Mapping[int, Tag], offset: int, layout: Layout) -> bytes:
     """A directory to be placed at `offset` (even), followed by its values; it links to no next directory."""
     entries, values = b"", b""

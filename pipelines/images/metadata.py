@@ -36,6 +36,7 @@ class Metadata:
     Attributes:
         dpi: pixels per inch across and down.
         icc: the source's ICC profile.
+        gamma: where there is none, the exponent that made its code values from light (PNG's gAMA).
         layout, tags, sub: descriptive tags, and the EXIF and GPS directories, in the source's byte order.
         software: the source's Software tag; outputs name this program instead.
         dropped: names of the parts that an output cannot carry.
@@ -43,6 +44,7 @@ class Metadata:
 
     dpi: tuple[float, float] | None = None
     icc: bytes | None = None
+    gamma: float | None = None
     xmp: bytes | None = None
     iptc: bytes | None = None
     layout: Layout = _LITTLE_ENDIAN
@@ -108,6 +110,7 @@ def read_tags(buffer: Buffer, offset: int, layout: Layout, known: Metadata | Non
     return Metadata(
         dpi=_resolution(main, layout) if known.dpi is None else known.dpi,
         icc=value(ICC) if known.icc is None else known.icc,
+        gamma=known.gamma,
         xmp=value(XMP) if known.xmp is None else known.xmp,
         iptc=value(IPTC) if known.iptc is None else known.iptc,
         layout=Layout(layout.order),
@@ -121,10 +124,10 @@ def read_tags(buffer: Buffer, offset: int, layout: Layout, known: Metadata | Non
 def _resolution(main: Directory, layout: Layout) -> tuple[float, float] | None:
     """Pixels per inch as the tags give them; None if they are missing, or have no unit of length."""
     try:
-        across, down = (struct.unpack(f"{layout.order}II", main[code].raw) for code in _RESOLUTION[:2])
+        across, down = (ifd.number(main[code], layout) for code in _RESOLUTION[:2])
         unit = ifd.integer(main[_RESOLUTION[2]], layout) if _RESOLUTION[2] in main else 2
         scale = {2: 1.0, 3: 2.54}[unit]
-        return sane_dpi(across[0] / across[1] * scale, down[0] / down[1] * scale)
+        return sane_dpi(across * scale, down * scale)
     except (KeyError, struct.error, ZeroDivisionError, BadDirectoryError):
         return None
 

@@ -21,6 +21,7 @@ class Raster:
         channels: 1 or 3.
         dtype: uint8 or uint16.
         pages: number of pages in the file.
+        bits: of a stored sample where they are scaled into `dtype`; 0 where they are stored as they are.
         photometric, compression: names of what the file uses.
         decoder: library and version that reads the pixels.
     """
@@ -36,6 +37,7 @@ class Raster:
     compression: str
     decoder: str
     pages: int = 1
+    bits: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,45 @@ class Limits:
         if min(width, height) < self.min_side:
             message = f"{width} x {height} pixels; both sides need at least {self.min_side}"
             raise InputImageError("too_small", message)
+
+
+def without_alpha(blocks: Iterator[Block], bits: int) -> Iterator[Block]:
+    """Blocks (h, w, 2 or 4) without their last channel, which must be full everywhere: then it says nothing.
+
+    Raises:
+        InputImageError: `alpha`, a pixel is transparent.
+    """
+    for y, x, pixels in blocks:
+        if (pixels[..., -1] != (1 << bits) - 1).any():
+            raise transparent()
+        yield y, x, pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :-1]
+
+
+def without_key(blocks: Iterator[Block], key: tuple[int, ...]) -> Iterator[Block]:
+    """Blocks of a picture in which one value or colour stands for transparent, and must not occur.
+
+    Raises:
+        InputImageError: `alpha`, it does.
+    """
+    for y, x, pixels in blocks:
+        if (pixels.reshape(*pixels.shape[:2], -1) == np.array(key)).all(-1).any():
+            raise transparent()
+        yield y, x, pixels
+
+
+def looked_up(blocks: Iterator[Block], colors: NDArray) -> Iterator[Block]:
+    """Indices (h, w) as the colours (n, 3) of a palette; those beyond its end are black, as other readers have it."""
+    table = np.zeros((max(256, len(colors)), 3), colors.dtype)
+    table[: len(colors)] = colors
+    for y, x, indices in blocks:
+        yield y, x, table[indices]
+
+
+def scaled(blocks: Iterator[Block], bits: int) -> Iterator[Block]:
+    """Samples of 9 to 15 bits as 16 bits: value * 65535 / (2^bits - 1), rounded. All stay different."""
+    full = (1 << bits) - 1
+    for y, x, pixels in blocks:
+        yield y, x, ((pixels.astype(np.uint32) * 65535 + full // 2) // full).astype(np.uint16)
 
 
 def truncated(error: object) -> InputImageError:

@@ -8,7 +8,7 @@ MIN_SIDE = 64
 
 
 class Toned(StrEnum):
-    """What to do with sepia and other toned scans."""
+    """What to do with scans that have a tone or colour: reject them, or take their luminance whatever they are."""
 
     reject = "reject"
     desaturate = "desaturate"

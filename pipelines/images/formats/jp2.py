@@ -14,7 +14,16 @@ from pipelines.images.formats.table import FORMATS
 from pipelines.images.ifd import Buffer
 from pipelines.images.metadata import Metadata, from_exif, sane_dpi
 from pipelines.images.picture_format import PictureFormat, whole_picture
-from pipelines.images.raster import Block, Limits, Raster, transparent, truncated, undecodable, wrong_depth
+from pipelines.images.raster import (
+    Block,
+    Limits,
+    Raster,
+    scaled,
+    truncated,
+    undecodable,
+    without_alpha,
+    wrong_depth,
+)
 
 SIGNATURE, CODESTREAM = FORMATS["jp2"].signatures
 CMYK, SYCC = 12, 18
@@ -194,14 +203,13 @@ def open_jp2(_file: BinaryIO, buffer: memoryview, _page: int | None, limits: Lim
     except (struct.error, ValueError, IndexError) as error:
         raise undecodable(error) from error
     limits.check(header.width, header.height)
-    if header.components not in (1, 3) or header.palette:
-        if header.components in (2, 4) and header.color_space != CMYK:
-            raise transparent()
+    has_alpha = header.components in (2, 4) and header.color_space != CMYK
+    if (header.components not in (1, 3) and not has_alpha) or header.palette:
         message = f"{header.components} components{' and a palette' if header.palette else ''}"
         raise InputImageError("color_model", f"{message}; convert to 8 or 16 bit gray or RGB")
     if header.color_space == SYCC:
         raise InputImageError("color_model", "colour model YCC; convert to 8 or 16 bit gray or RGB")
-    if header.bits not in (8, 16) or header.signed:
+    if not 8 <= header.bits <= 16 or header.signed:
         raise wrong_depth(f"{header.bits} bit {'signed' if header.signed else 'unsigned'}")
 
     def blocks() -> Iterator[Block]:
@@ -212,18 +220,23 @@ def open_jp2(_file: BinaryIO, buffer: memoryview, _page: int | None, limits: Lim
             raise truncated(error) from error
         if pixels.shape[:2] != (header.height, header.width):
             raise truncated(f"the codestream holds {pixels.shape[1]} x {pixels.shape[0]} pixels")
-        yield 0, 0, pixels
+        whole: Iterator[Block] = iter([(0, 0, pixels)])
+        if has_alpha:
+            whole = without_alpha(whole, header.bits)
+        yield from scaled(whole, header.bits) if is_scaled else whole
 
+    channels, is_scaled = header.components - has_alpha, header.bits not in (8, 16)
     return Raster(
         kind="jp2",
         height=header.height,
         width=header.width,
-        channels=header.components,
-        dtype=np.dtype(f"u{header.bits // 8}"),
+        channels=channels,
+        dtype=np.dtype(np.uint8 if header.bits == 8 else np.uint16),
         blocks=blocks,
         metadata=from_exif(header.exif, Metadata(dpi=header.dpi, icc=header.icc, xmp=header.xmp, iptc=header.iptc)),
-        photometric="RGB" if header.components == 3 else "MinIsBlack",
+        photometric="RGB" if channels == 3 else "MinIsBlack",
         compression="jpeg2000",
+        bits=header.bits if is_scaled else 0,
         decoder=f"imagecodecs {imagecodecs.__version__}",
     )
 

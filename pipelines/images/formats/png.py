@@ -11,13 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 
-from pipelines.images.errors import InputImageError
 from pipelines.images.formats.pillow import pillow_blocks
 from pipelines.images.formats.table import FORMATS
 from pipelines.images.ifd import Buffer
 from pipelines.images.metadata import Metadata, from_exif, sane_dpi
 from pipelines.images.picture_format import SOFTWARE, PictureFormat
-from pipelines.images.raster import Block, Limits, Raster, bitonal, transparent, truncated, undecodable, wrong_depth
+from pipelines.images.raster import (
+    Block,
+    Limits,
+    Raster,
+    bitonal,
+    transparent,
+    truncated,
+    undecodable,
+    without_alpha,
+    without_key,
+    wrong_depth,
+)
 
 (SIGNATURE,) = FORMATS["png"].signatures
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
@@ -57,9 +67,10 @@ def _chunks(buffer: Buffer) -> Iterator[tuple[bytes, int, int]]:
 
 
 def read_metadata(buffer: Buffer) -> dict[str, Any]:
-    """dpi, icc, exif, xmp and iptc of a PNG (None or b"" where it has none), whether it is transparent, and the names
-    of chunks that are damaged or not carried into an output."""
-    parts: dict[str, Any] = {"dpi": None, "icc": None, "exif": b"", "xmp": None, "iptc": None, "transparent": False}
+    """dpi, icc, exif, xmp, iptc, gamma and tRNS (`key`) of a PNG, None or b"" where it has none; and the names of
+    chunks that are damaged or not carried into an output."""
+    parts: dict[str, Any] = {"dpi": None, "icc": None, "exif": b"", "xmp": None, "iptc": None, "key": b""}
+    parts |= {"gamma": None, "srgb": False}
     dropped = []
     for kind, start, size in _chunks(buffer):
         if kind == b"IDAT":
@@ -73,6 +84,8 @@ def read_metadata(buffer: Buffer) -> dict[str, Any]:
             continue
         if not known:
             dropped.append(kind.decode("latin-1"))
+    if parts.pop("srgb") or parts["icc"]:  # they say more, and count
+        parts["gamma"] = None
     return {**parts, "dropped": tuple(dict.fromkeys(dropped))}
 
 
@@ -84,10 +97,14 @@ def _read_chunk(kind: bytes, body: bytes, parts: dict[str, Any]) -> bool:
             parts["dpi"] = sane_dpi(across * _PER_METRE, down * _PER_METRE)
     elif kind == b"iCCP":
         parts["icc"] = _inflated(body.partition(b"\0")[2][1:])
+    elif kind == b"gAMA":
+        parts["gamma"] = struct.unpack(">I", body)[0] / 100_000
+    elif kind == b"sRGB":
+        parts["srgb"] = True
     elif kind == b"eXIf":
         parts["exif"] = body
     elif kind == b"tRNS":
-        parts["transparent"] = True
+        parts["key"] = body
     elif kind == b"iTXt" and body.startswith(_XMP_KEYWORD + b"\0"):
         packed, rest = body[len(_XMP_KEYWORD) + 1], body[len(_XMP_KEYWORD) + 3 :]
         text = rest.split(b"\0", 2)[2]
@@ -95,7 +112,7 @@ def _read_chunk(kind: bytes, body: bytes, parts: dict[str, Any]) -> bool:
     elif kind == b"zTXt" and body.startswith(_IPTC_KEYWORD + b"\0"):
         parts["iptc"] = _from_hex(_inflated(body[len(_IPTC_KEYWORD) + 2 :]))
     else:
-        return kind not in (b"tEXt", b"zTXt", b"iTXt", b"gAMA", b"tIME")
+        return kind not in (b"tEXt", b"zTXt", b"iTXt", b"tIME")
     return True
 
 
@@ -190,17 +207,21 @@ def open_png(file: BinaryIO, buffer: memoryview, _page: int | None, limits: Limi
         raise undecodable(error) from error
     if header.bits == 1 and header.color_type == 0:
         raise bitonal()
-    if header.color_type in (4, 6) or parts.pop("transparent"):
+    key, is_palette, has_alpha = parts.pop("key"), header.color_type == 3, header.color_type in (4, 6)
+    if is_palette and key:
         raise transparent()
-    if header.color_type == 3:
-        raise InputImageError("color_model", "colour model palette; convert to 8 or 16 bit gray or RGB")
-    if header.bits not in (8, 16):
+    if header.bits not in (8, 16) and not is_palette:
         raise wrong_depth(f"{header.bits} bit unsigned")
     exif = parts.pop("exif")
     wide = header.bits == 16  # Pillow would read it as 8 bit, or clip it
-    channels = 3 if header.color_type == 2 else 1
+    channels = 3 if header.color_type in (2, 3, 6) else 1
 
     def blocks() -> Iterator[Block]:
+        if has_alpha:
+            return without_alpha(stored(), header.bits)
+        return without_key(stored(), struct.unpack(f">{channels}H", key)) if key else stored()
+
+    def stored() -> Iterator[Block]:
         if not wide:
             yield from pillow_blocks(file, ("PNG",))
             return

@@ -4,6 +4,7 @@ import logging
 import math
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 import imagecodecs
@@ -15,10 +16,26 @@ from pipelines.images import ifd
 from pipelines.images.errors import InputImageError
 from pipelines.images.metadata import IPTC, XMP, Metadata, read_tags
 from pipelines.images.picture_format import SOFTWARE, PictureFormat
-from pipelines.images.raster import Block, Limits, Raster, bitonal, transparent, truncated, undecodable, wrong_depth
+from pipelines.images.raster import (
+    Block,
+    Limits,
+    Raster,
+    bitonal,
+    looked_up,
+    scaled,
+    transparent,
+    truncated,
+    undecodable,
+    without_alpha,
+    wrong_depth,
+)
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its findings become our errors
-_PHOTOMETRIC = {0: "MinIsWhite", 1: "MinIsBlack", 2: "RGB", 6: "YCbCr"}
+_PHOTOMETRIC = {0: "MinIsWhite", 1: "MinIsBlack", 2: "RGB", 3: "palette", 6: "YCbCr"}
+_WIDTH, _LENGTH = 256, 257
+# Tags without which no pixel can be read: layout, palette, strips, tiles, samples.
+_NEEDED = {256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338, 339, 347}
+MAX_PAGES = 10_000
 _ExtraTag = tuple[int, int, int, bytes | int, bool]  # code, type, count, value, first page only
 _STRIP_BYTES = 256 << 10
 _CLASSIC_TIFF_BYTES = 3_900_000_000
@@ -29,7 +46,8 @@ _PLACEHOLDERS = {ifd.EXIF: 34666, ifd.GPS: 34854}
 def open_tiff(file: BinaryIO, buffer: memoryview, number: int | None, limits: Limits) -> Raster:
     file.seek(0)
     try:
-        pages = _document_pages(tifffile.TiffFile(file))
+        offsets, damaged = _directories(buffer)
+        pages = _document_pages(tifffile.TiffFile(file), offsets)
     except Exception as error:  # tifffile raises what its parts raise
         raise undecodable(error) from error
     if not pages:
@@ -43,27 +61,68 @@ def open_tiff(file: BinaryIO, buffer: memoryview, number: int | None, limits: Li
     _refuse(page, len(buffer))
     metadata = read_tags(buffer, page.offset, ifd.layout_of(bytes(buffer[:4])))
     photometric = _PHOTOMETRIC[int(page.photometric)]
+    notes = [damaged] if damaged else []
+    if _mend_counts(page, len(buffer)):
+        notes.append("strip byte counts (damaged: the pixels are all there)")
+    bits, channels = (
+        page.bitspersample,
+        3 if photometric == "palette" else page.samplesperpixel - len(page.extrasamples),
+    )
     return Raster(
         kind="tiff",
         height=page.imagelength,
         width=page.imagewidth,
-        channels=page.samplesperpixel,
-        dtype=np.dtype(f"u{page.bitspersample // 8}"),
-        blocks=lambda: _blocks(page, inverted=photometric == "MinIsWhite"),
-        metadata=metadata,
+        channels=channels,
+        dtype=np.dtype(np.uint8 if bits <= 8 else np.uint16),
+        blocks=lambda: _document_blocks(page, photometric),
+        metadata=replace(metadata, dropped=(*metadata.dropped, *notes)),
         photometric=photometric,
         compression=_name_of(page.compression),
         decoder=f"tifffile {tifffile.__version__}, imagecodecs {imagecodecs.__version__}",
         pages=len(pages),
+        bits=bits if 8 < bits < 16 else 0,
     )
 
 
-def _document_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+def _directories(buffer: memoryview) -> tuple[list[int], str | None]:
+    """Offsets of the directories in their chain, as far as it can be followed, and what is wrong with its end.
+
+    They are read by our own reader first: tifffile follows a chain that bites its tail for ever, and believes counts.
+
+    Raises:
+        BadDirectoryError: the first one is damaged.
+    """
+    layout = ifd.layout_of(bytes(buffer[:4]))
+    offset = struct.unpack_from(layout.offset, buffer, 8 if layout.big else 4)[0]
+    offsets: list[int] = []
+    while offset:
+        if offset in offsets:
+            return offsets, "next page (damaged: it leads back)"
+        try:
+            tags, damaged = ifd.read_directory(buffer, offset, layout, _NEEDED.__contains__)
+            if broken := _NEEDED & {*damaged} or {_WIDTH, _LENGTH} - tags.keys():
+                raise ifd.BadDirectoryError(f"tag {min(broken)} is missing or leads out of the file")
+        except ifd.BadDirectoryError as error:
+            if not offsets:
+                raise
+            return offsets, f"next page (damaged: {error})"
+        offsets.append(offset)
+        if len(offsets) > MAX_PAGES:
+            return offsets, f"pages from the {MAX_PAGES + 1}th on"
+        count = struct.unpack_from(layout.count, buffer, offset)[0]
+        behind = offset + struct.calcsize(layout.count) + count * struct.calcsize(layout.entry)
+        if behind + struct.calcsize(layout.offset) > len(buffer):
+            return offsets, None  # the file ends where the next page's offset should stand
+        offset = struct.unpack_from(layout.offset, buffer, behind)[0]
+    return offsets, None
+
+
+def _document_pages(tiff: tifffile.TiffFile, offsets: list[int]) -> list[tifffile.TiffPage]:
     """All pages but thumbnails and masks."""
     pages = []
-    for page in tiff.pages:
-        if not isinstance(page, tifffile.TiffPage):  # a frame, as tifffile reads some microscopes' files
-            raise ValueError("pages without tags of their own")
+    for number, offset in enumerate(offsets):
+        tiff.filehandle.seek(offset)
+        page = tifffile.TiffPage(tiff, index=number)
         if not page.subfiletype & 0b101:
             pages.append(page)
     return pages
@@ -77,13 +136,15 @@ def _refuse(page: tifffile.TiffPage, file_size: int) -> None:
     photometric = int(page.photometric)
     if page.bitspersample == 1:
         raise bitonal()
-    if page.extrasamples:
+    extra = len(page.extrasamples)
+    if extra > 1:
         raise transparent()
     stored_ycbcr = photometric == 6 and page.compression != 7  # only JPEG's decoder makes RGB of it
-    if photometric not in _PHOTOMETRIC or page.samplesperpixel not in (1, 3) or stored_ycbcr:
+    if photometric not in _PHOTOMETRIC or page.samplesperpixel - extra not in (1, 3) or stored_ycbcr:
         name = _name_of(page.photometric)
         raise InputImageError("color_model", f"colour model {name}; convert to 8 or 16 bit gray or RGB")
-    if page.sampleformat != 1 or page.bitspersample not in (8, 16):
+    bits = (4, 8) if photometric == 3 else range(8, 17)
+    if page.sampleformat != 1 or page.bitspersample not in bits:
         form = {1: "unsigned", 2: "signed", 3: "float"}.get(int(page.sampleformat), "unknown")
         raise wrong_depth(f"{page.bitspersample} bit {form}")
     if page.imagedepth != 1:
@@ -95,17 +156,61 @@ def _refuse(page: tifffile.TiffPage, file_size: int) -> None:
     if len(segments) < expected:
         raise truncated(f"{len(segments)} {kind}s of {expected}")
     for segment, (offset, size) in enumerate(segments):
-        if not offset or not size or offset + size > file_size:
+        if not offset or offset >= file_size or (not size and page.compression != 1):
             raise truncated(f"{kind} {segment + 1} of {len(segments)} is not in the file")
 
 
-def _blocks(page: tifffile.TiffPage, inverted: bool) -> Iterator[Block]:
+def _mend_counts(page: tifffile.TiffPage, file_size: int) -> bool:
+    """Puts right byte counts that lead out of the file, or are zero, where the pixels are all there.
+
+    Returns:
+        Whether any was wrong.
+
+    Raises:
+        InputImageError: `truncated`, pixels that are stored as they are are not all there.
+    """
+    counts = []
+    for segment, (offset, size) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=False)):
+        there = file_size - offset
+        if page.compression == 1:
+            _, _, shape = page.decode(None, segment)  # without data, the strip's or tile's shape alone
+            rows, width = (page.tilelength, page.tilewidth) if page.is_tiled else shape[-3:-1]
+            needed = rows * math.ceil(width * shape[-1] * page.bitspersample / 8)
+            if there < needed:
+                raise truncated(f"{needed - there} bytes of the pixels are not in the file")
+            there = min(there, max(size, needed)) if size else needed
+        counts.append(min(size or there, there))
+    wrong = tuple(counts) != tuple(page.databytecounts)[: len(counts)]
+    if wrong:
+        page.databytecounts = tuple(counts)
+    return wrong
+
+
+def _document_blocks(page: tifffile.TiffPage, photometric: str) -> Iterator[Block]:
+    """Blocks as gray or RGB of 8 or 16 bit: inverted, through the palette, without alpha, scaled."""
+    bits = page.bitspersample
+    blocks = _blocks(page)
+    if photometric == "palette":
+        return looked_up(blocks, _palette(page))
+    if page.extrasamples:
+        blocks = without_alpha(blocks, bits)
+    if photometric == "MinIsWhite":
+        blocks = ((y, x, ((1 << bits) - 1) - pixels) for y, x, pixels in blocks)
+    return scaled(blocks, bits) if 8 < bits < 16 else blocks
+
+
+def _palette(page: tifffile.TiffPage) -> NDArray[np.uint8]:
+    """The colours (n, 3); old writers stored 8 bits where the standard has 16."""
+    colors = np.asarray(page.colormap, np.uint32).T
+    return (colors if colors.max() < 256 else (colors + 128) // 257).astype(np.uint8)
+
+
+def _blocks(page: tifffile.TiffPage) -> Iterator[Block]:
     try:
         if page.planarconfig == 2 and page.samplesperpixel > 1:  # one plane behind the other
             whole = np.moveaxis(page.asarray(maxworkers=1), 0, -1)
             yield 0, 0, whole
             return
-        full = np.iinfo(page.dtype).max
         for block, index, shape in page.segments(maxworkers=1, buffersize=8 << 20):
             assert block is not None  # `_refuse` has refused files that lack one
             y, x = index[-3], index[-2]
@@ -116,7 +221,7 @@ def _blocks(page: tifffile.TiffPage, inverted: bool) -> Iterator[Block]:
                     "compression", f"the codec gives {pixels.dtype} x {pixels.shape[-1]}, not what the tags say"
                 )
             pixels = pixels[..., 0] if page.samplesperpixel == 1 else pixels
-            yield y, x, full - pixels if inverted else pixels
+            yield y, x, pixels
     except InputImageError:
         raise
     except Exception as error:  # imagecodecs has an exception per codec

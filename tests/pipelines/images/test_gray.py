@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffcolor.luminance import luma
 from pipelines.images import ifd, scratch
 from pipelines.images.errors import InputImageError
 from pipelines.images.formats import png
@@ -32,6 +33,42 @@ def test_pixels_are_read_exactly(name):
     assert image.source.depth == expected.dtype.itemsize * 8
     assert image.source.bytes == len(content)
     assert image.warnings == ()
+
+
+@pytest.mark.parametrize("name", scans.MENDED)
+def test_what_can_be_read_is_read_and_said(name):
+    content, expected, warning = scans.MENDED[name]
+    image = decoded(content)
+    assert expected is None or np.array_equal(image.gray, expected)
+    assert any(one.startswith(warning) for one in image.warnings), image.warnings
+
+
+def test_scaled_samples_stay_different_and_name_their_bits():
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    image = decoded(scans.jp2_file(ramp, bitspersample=12))
+    assert image.gray.dtype == np.uint16
+    assert (image.gray[0, 0], image.gray[-1, -1], len(np.unique(image.gray))) == (0, 65535, 4096)
+    assert (image.source.depth, image.source.conversion) == (12, "scaled")
+
+
+def test_gamma_of_a_png_is_its_tone_curve():
+    plain = scans.png_file(scans.GRAY)
+    linear = plain[:33] + png._chunk(b"gAMA", struct.pack(">I", 100_000)) + plain[33:]
+    image = decoded(linear)
+    assert not image.profile.assumed
+    assert image.profile.to_srgb(np.array([0.2140])) == pytest.approx(0.5, abs=0.003)
+    usual = plain[:33] + png._chunk(b"gAMA", struct.pack(">I", 45_455)) + plain[33:]
+    assert decoded(usual).profile.assumed
+
+
+@pytest.mark.parametrize(("kind", "values"), [(3, "<H"), (4, "<I"), (11, "<f"), (12, "<d"), (5, "<II")])
+def test_resolution_of_any_numeric_type_is_kept(kind, values):
+    content = scans.tiff(scans.GRAY, resolution=(300, 300), resolutionunit=2)
+    raw = struct.pack(values, *([300, 1][: len(values) - 1]))
+    for code in (282, 283):
+        inline = raw if len(raw) <= 4 else struct.pack("<I", len(content))
+        content = patched(content, code, raw=inline.ljust(4, b"\0"), kind=kind) + (raw if len(raw) > 4 else b"")
+    assert decoded(content).metadata.dpi == (300, 300)
 
 
 @pytest.mark.parametrize("name", ["tiff16_tiles", "tiff8_strips", "png16", "jpeg"])
@@ -91,9 +128,27 @@ def test_a_toned_scan_gives_its_luminance_when_told_to(wide):
     assert np.array_equal(image.gray, np.floor(toned @ weights + 0.5))
 
 
-def test_colour_is_no_tone_whatever_the_rule():
-    with pytest.raises(InputImageError, match="it has colour already"):
-        decoded(scans.encoded(scans.COLOUR), toned="desaturate")
+def test_the_luminance_of_anything_is_taken_on_request_and_the_refusal_says_how():
+    target = scans.RGB.copy()
+    target[:16, :48] = (200, 40, 40)
+    for picture in (scans.COLOUR, target):
+        with pytest.raises(InputImageError, match="--toned desaturate"):
+            decoded(scans.encoded(picture))
+        image = decoded(scans.encoded(picture), toned="desaturate")
+        assert np.array_equal(image.gray, luma(picture))
+        assert image.source.conversion == "desaturated"
+
+
+def test_a_small_stamp_is_no_noise_and_noise_is_no_sepia():
+    stamped = scans.RGB.copy()
+    stamped[24:34, 24:34, 0] = 255 - stamped[24:34, 24:34, 0] // 4
+    with pytest.raises(InputImageError) as caught:
+        decoded(scans.encoded(stamped))
+    assert caught.value.kind in ("toned", "is_colour")
+    signs = np.random.default_rng(0).choice([-4, 4], (9, 10)).repeat(8, 0).repeat(8, 1)
+    faint = scans.RGB + np.stack([signs, 0 * signs, -signs], -1)
+    with pytest.raises(InputImageError, match="pale colours"):
+        decoded(scans.encoded(faint.clip(0, 255).astype(np.uint8)))
 
 
 def test_a_bad_profile_can_be_overruled():
@@ -144,7 +199,12 @@ def patched(content: bytes, code: int, order="<", **fields) -> bytes:
     for place in range(at + 2, at + 2 + 12 * count, 12):
         found, kind, values, raw = struct.unpack_from(layout.entry, content, place)
         if found == code:
-            entry = (fields.get("code", found), kind, fields.get("values", values), fields.get("raw", raw))
+            entry = (
+                fields.get("code", found),
+                fields.get("kind", kind),
+                fields.get("values", values),
+                fields.get("raw", raw),
+            )
             return content[:place] + struct.pack(layout.entry, *entry) + content[place + 12 :]
     raise KeyError(code)
 
@@ -178,7 +238,7 @@ def test_tags_cannot_fill_the_memory():
 
 @pytest.mark.parametrize("count", [3, 8])
 def test_strips_that_are_not_there_are_no_pixels(count):
-    content = scans.tiff(scans.GRAY16, rowsperstrip=9)
+    content = scans.tiff(scans.GRAY16, rowsperstrip=9, compression="zlib")
     assert np.array_equal(decoded(content).gray, scans.GRAY16)
     if count < 8:
         content = patched(patched(content, 273, values=count), 279, values=count)
