@@ -2,9 +2,12 @@
 
 import os
 import posixpath
+import re
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
+
+SCHEMES = ("file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https")
 
 
 def absolute(place: str) -> str:
@@ -22,10 +25,24 @@ def folder_of(manifest_uri: str) -> str:
 def resolve(uri: str, base: str) -> str:
     """`uri` itself if it has a scheme or is an absolute local path, else joined to `base`, which it may not leave.
 
+    A manifest may come from others: it reaches files, buckets and web servers, but none of the other places and
+    programs that fsspec can open.
+
     Raises:
-        ValueError: a relative path climbs out of the manifest's folder.
+        ValueError: it is none of these; the message says what to give instead.
     """
-    if urlsplit(uri).scheme or uri.startswith("/"):
+    if "::" in uri:
+        raise ValueError(f"{redacted(uri)!r}: '::' joins several URIs, which is refused; name the object itself")
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", uri):
+        raise ValueError(f"{uri!r} is a Windows path; use a path relative to the manifest, or file:///...")
+    if uri.startswith("~"):
+        raise ValueError(f"{uri!r}: '~' is not expanded; give the whole path, or one relative to the manifest")
+    scheme = urlsplit(uri).scheme.lower()
+    if scheme and scheme not in SCHEMES:
+        raise ValueError(f"{redacted(uri)!r}: the scheme {scheme!r} is none of {', '.join(SCHEMES)}")
+    if scheme and "@" in urlsplit(uri).netloc:
+        raise ValueError(f"{redacted(uri)!r} held a user name or a password; give credentials in the environment")
+    if scheme or uri.startswith("/"):
         return uri
     joined = posixpath.normpath(uri)
     if joined == ".." or joined.startswith("../"):
@@ -34,8 +51,15 @@ def resolve(uri: str, base: str) -> str:
 
 
 def redacted(uri: str) -> str:
-    """`uri` without what may be a secret: user and password, and the query of a presigned URL."""
-    parts = urlsplit(uri)
-    if not parts.scheme or not (parts.query or "@" in parts.netloc):
+    """`uri` without what may be a secret: user and password, and the query of a presigned URL; of each link of a
+    chain."""
+    return "::".join(map(_redacted, uri.split("::")))
+
+
+def _redacted(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
         return uri
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    place, slash, path = rest.partition("/")
+    bare = f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+    return urlunsplit((*urlsplit(bare)[:3], "", "")) if "?" in bare else bare

@@ -48,7 +48,7 @@ SCHEMA = pa.schema(
             pa.string(),
             metadata={"doc": "URI of a colour picture of the same thing or kind, whose colours are taken where alike"},
         ),
-        pa.field("toned", pa.string(), metadata={"doc": "'reject' or 'desaturate' tone and colour; default: the job's"}),
+        pa.field("toned", pa.string(), metadata={"doc": "'reject' or 'desaturate' tone or colour;"}),
         pa.field("prompt_writer", pa.string(), metadata={"doc": "who wrote the prompts; named in the pictures' marks"}),
         pa.field("image_sha256", pa.string(), metadata={"doc": "expected sha256 of the image file, 64 hex digits"}),
     ]

@@ -57,7 +57,7 @@ class PictureSource:
     photographs: dict[str, list[Captioned]]
     stamps: list[Stamp]
     scenes: float = 0.14
-    recolored: float = 0.8
+    recolored: float = 0.4
     mounted: float = 0.08
     shares: dict[str, float] = field(default_factory=lambda: SHARES)
 

@@ -24,7 +24,7 @@ from training.shoots import PHOTOGRAPHS, Captioned
 
 BATCH_SIZE = 24
 TWINS = 0.5  # of the pictures with a repainted thing stand beside what they were
-TWIN_WEIGHT = 0.5  # of what changes where the words have not
+TWIN_WEIGHT = 0.2  # of what changes where the words have not
 RATES = {"": 5e-4, "text": 4e-4, "encoder": 3e-5}  # faster, the encoder learns the training part by heart
 SHAPES = ((128, 128), (128, 160), (160, 128), (160, 192), (192, 160))
 TEXT_SETTINGS = (

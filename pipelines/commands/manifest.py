@@ -7,20 +7,23 @@ import typer
 from diffcolor.config import MINI
 from pipelines.commands.exit_codes import ExitCode
 from pipelines.commands.terminal import (
+    AssumeSrgbOption,
     BaseModelOption,
     ColumnOption,
     DefaultCaption,
     Json,
+    MaxPixelsOption,
+    TonedOption,
     columns,
     print_json,
     reported,
     say,
 )
+from pipelines.images.rules import MAX_PIXELS, Rules, Toned
 
 if TYPE_CHECKING:
     from manifests.sources.alto import Size
 
-SHOWN = 20  # warnings about prompts
 EXAMPLES = 3
 
 app = typer.Typer(no_args_is_help=True, help="Build, validate and show manifests.")
@@ -117,37 +120,43 @@ def validate(
     look: Annotated[
         int | None, typer.Option(min=1, help="Also read about this many of the images, spread over the manifest.")
     ] = None,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    toned: TonedOption = Toned.reject,
+    assume_srgb: AssumeSrgbOption = False,
     as_json: Json = False,
 ) -> None:
     """Check every row, list every problem (exit code 2), and warn of prompts that the model will not read as meant.
 
-    With --look, report which images would fail, and why.
+    With --look, report which images would fail, and why; exit code 3 if any would.
     """
+    from manifests.errors import Kinds
     from manifests.read import read_rows, validated
     from pipelines.operations.prompt_survey import PromptSurvey
 
+    rules = Rules(max_pixels=max_pixels, toned=toned, assume_srgb=assume_srgb)
     with reported():
         count = validated(manifest, columns(column), default_caption)
-        prompts, advice = PromptSurvey(base_model), []
+        prompts, advice = PromptSurvey(base_model), Kinds()
         if look:
-            from pipelines.images.rules import Rules
             from pipelines.operations.input_survey import InputSurvey
 
             outlook, every = InputSurvey(), max(1, count // look)
         for number, row in enumerate(read_rows(manifest, columns(column), default_caption)):
-            advice += [{"row": number, "id": row.id, "warning": text} for text in prompts.advice(row)]
+            for text in prompts.advice(row):
+                advice.add(text.partition(":")[0], f"row {number} ({row.id}): {text}")
             if look and number % every == 0:
-                outlook.add(row, Rules())
+                outlook.add(row, rules)
     if as_json:
-        print_json({"rows": count, "prompts": advice, **(outlook.to_json() if look else {})})
-        return
-    typer.echo(f"{manifest}: {count} rows, no problems")
-    for one in advice[:SHOWN]:
-        say(f"  row {one['row']} ({one['id']}): {one['warning']}")
-    if len(advice) > SHOWN:
-        say(f"  and {len(advice) - SHOWN} more warnings about prompts; --json has all")
-    for line in outlook.lines(count) if look else ():
-        typer.echo(line)
+        warned = {"counts": advice.counts, "examples": advice.examples}
+        print_json({"rows": count, "prompts": warned, **(outlook.to_json() if look else {})})
+    else:
+        typer.echo(f"{manifest}: {count} rows, no problems")
+        for line in advice.lines():
+            say(f"  {line}")
+        for line in outlook.lines(count) if look else ():
+            typer.echo(line)
+    if look and outlook.problems:
+        raise typer.Exit(ExitCode.ROWS_FAILED)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from pipelines.commands.terminal import (
     PICTURES,
     RESUMING,
     WORKERS,
+    AssumeSrgbOption,
     BaseModelOption,
     ColumnOption,
     DefaultCaption,
@@ -21,14 +22,16 @@ from pipelines.commands.terminal import (
     ImagesPerStep,
     Json,
     JudgeOption,
+    MaxPixelsOption,
     PresetOption,
     StartOption,
+    TonedOption,
     columns,
     configured,
     reported,
 )
 from pipelines.images.formats.table import OutputFormat
-from pipelines.images.rules import MAX_PIXELS, Toned
+from pipelines.images.rules import MAX_PIXELS
 from pipelines.job import (
     CHECKPOINT_SECONDS,
     GRACE_SECONDS,
@@ -67,10 +70,7 @@ def submit(
     column: ColumnOption = None,
     default_caption: DefaultCaption = None,
     as_json: Json = False,
-    max_pixels: Annotated[
-        int,
-        typer.Option(min=1, help="Refuse larger images before they are decoded.", rich_help_panel=PICTURES),
-    ] = MAX_PIXELS,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
     format: Annotated[
         OutputFormat,
         typer.Option(
@@ -85,17 +85,8 @@ def submit(
     access_size: Annotated[
         int, typer.Option(min=64, help="Longest side of the access copies in pixels.", rich_help_panel=PICTURES)
     ] = _OUTPUTS.access_size,
-    toned: Annotated[
-        Toned, typer.Option(help="Reject scans with a tone or colour, or take their luminance.", rich_help_panel=PICTURES)
-    ] = _OUTPUTS.toned,
-    assume_srgb: Annotated[
-        bool,
-        typer.Option(
-            "--assume-srgb",
-            help="Accept scans whose ICC profile is broken or not a gray one.",
-            rich_help_panel=PICTURES,
-        ),
-    ] = _OUTPUTS.assume_srgb,
+    toned: TonedOption = _OUTPUTS.toned,
+    assume_srgb: AssumeSrgbOption = _OUTPUTS.assume_srgb,
     mark: Annotated[
         bool, typer.Option(help="Label each output in its XMP metadata as AI-colorized.", rich_help_panel=PICTURES)
     ] = _OUTPUTS.mark,

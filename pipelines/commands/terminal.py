@@ -10,6 +10,7 @@ from rich.console import Console
 
 from diffcolor.config import NO_BASE, Config, Preset, Start, preset_for
 from pipelines.commands.exit_codes import ExitCode
+from pipelines.images.rules import Toned
 from pipelines.job import Device
 
 if TYPE_CHECKING:
@@ -57,6 +58,18 @@ EtaOption = Annotated[
     list[float] | None,
     typer.Option(
         "--eta", help="Interpolation weight(s) to try instead of the preset's. Repeatable.", rich_help_panel=METHOD
+    ),
+]
+MaxPixelsOption = Annotated[
+    int, typer.Option(min=1, help="Refuse larger images before they are decoded.", rich_help_panel=PICTURES)
+]
+TonedOption = Annotated[
+    Toned, typer.Option(help="Reject scans with a tone or colour, or take their luminance.", rich_help_panel=PICTURES)
+]
+AssumeSrgbOption = Annotated[
+    bool,
+    typer.Option(
+        "--assume-srgb", help="Accept scans whose ICC profile is broken or not a gray one.", rich_help_panel=PICTURES
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]

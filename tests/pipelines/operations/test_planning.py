@@ -24,6 +24,7 @@ def test_validate_says_what_the_images_are_and_which_would_fail(tmp_path):
     contents = {name: scans.GOOD[name][0] for name in ("tiff16", "png8", "jpeg", "tiff8_min_is_white")}
     manifest = table(tmp_path, {**contents, "bad1": scans.BAD["bitonal"], "bad2": scans.BAD["toned"]})
     result = CliRunner().invoke(app, ["manifest", "validate", manifest, "--look", "100", "--json"])
+    assert result.exit_code == 3
     found = json.loads(result.stdout)
     assert found["rows"] == found["looked_at"] == 6
     assert found["kinds"] == {"tiff, 16 bit": 1, "png, 8 bit": 1, "jpeg, 8 bit": 1, "tiff, 8 bit": 1}
@@ -33,6 +34,23 @@ def test_validate_says_what_the_images_are_and_which_would_fail(tmp_path):
     assert "--toned desaturate" in found["examples"]["toned"][1]
     text = CliRunner().invoke(app, ["manifest", "validate", manifest, "--look", "3"]).stdout
     assert "looked at 3 of 6 images" in text
+    result = CliRunner().invoke(
+        app, ["manifest", "validate", manifest, "--look", "100", "--toned", "desaturate", "--json"]
+    )
+    assert json.loads(result.stdout)["problems"] == {"bitonal": 1}
+
+
+def test_validate_counts_what_it_says_often(tmp_path):
+    rows = [{"id": f"r{k}", "image": f"{k}.png", "caption": "not red" if k % 2 else ""} for k in range(40)]
+    manifest = write_manifest(tmp_path / "m.parquet", rows)
+    result = CliRunner().invoke(app, ["manifest", "validate", manifest])
+    assert result.exit_code == 2
+    assert "no_prompt: 20 times, for example" in result.stderr
+    assert result.stderr.count("caption is empty") == 3
+    result = CliRunner().invoke(app, ["manifest", "validate", manifest, "--default-caption", "a barn"])
+    assert result.exit_code == 0
+    assert "20 times, for example" in result.stderr
+    assert result.stderr.count("not red") <= 6
 
 
 def test_an_estimate_is_measured_on_real_batches(tmp_path, spec):
