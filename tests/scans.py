@@ -186,7 +186,7 @@ def huge_png() -> bytes:
     )
 
 
-def huge_tiff() -> bytes:
+def huge_tiff(side: int = 60_000) -> bytes:
     """The same as a TIFF: sizes in the tags, no pixels."""
     content = bytearray(tiff(GRAY, compression="zlib"))
     main, _ = directories(bytes(content))
@@ -194,7 +194,7 @@ def huge_tiff() -> bytes:
     for number in range(len(main)):
         code = struct.unpack_from("<H", content, at + 12 * number)[0]
         if code in (256, 257, 278):
-            struct.pack_into("<HHII", content, at + 12 * number, code, 4, 1, 60_000)
+            struct.pack_into("<HHII", content, at + 12 * number, code, 4, 1, side)
     return bytes(content)
 
 
@@ -235,6 +235,21 @@ def noisy(sd: float) -> np.ndarray:
     """RGB of a gray original, each channel with noise of its own."""
     noise = np.random.default_rng(1).normal(0, sd, RGB.shape)
     return (RGB + noise).clip(0, 255).astype(np.uint8)
+
+
+def jp2_of(width: int, height: int) -> bytes:
+    """A small JP2 that says that it is large."""
+    content = bytearray(jp2_file(GRAY))
+    siz = content.index(b"\xff\x51")
+    struct.pack_into(">II", content, siz + 6, width, height)
+    struct.pack_into(">II", content, siz + 22, width, height)
+    return bytes(content)
+
+
+def patched_tag(content: bytes, code: int, value: int) -> bytes:
+    """A file of `loop_tiff` with another value of a tag."""
+    at = content.index(struct.pack("<HHI", code, 3, 1))
+    return content[: at + 8] + struct.pack("<I", value) + content[at + 12 :]
 
 
 # Name: content, expected gray values.
@@ -350,6 +365,9 @@ MORE_BAD = [
     ("not_image", encoded(GRAY, "PPM")),
     ("not_image", encoded(GRAY, "AVIF")),
     ("undecodable", loop_tiff(GRAY, first=0)),
+    ("undecodable", patched_tag(loop_tiff(GRAY, 0), 278, 0)),
+    ("truncated", jp2_of(20_000, 19_000)),
+    ("truncated", huge_tiff(19_000)),
     ("profile_bad", tiff(GRAY, iccprofile=gamma_profile()[:200])),
     ("page_range", tiff(GRAY)),
 ]

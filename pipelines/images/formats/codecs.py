@@ -16,9 +16,10 @@ from pipelines.images.formats.png import open_png, write_picture
 from pipelines.images.formats.table import FORMATS, OutputFormat, format_of_content
 from pipelines.images.formats.tiff import open_tiff, write_tiff
 from pipelines.images.picture_format import PictureFormat
-from pipelines.images.raster import Limits, Raster
+from pipelines.images.raster import Limits, Raster, truncated, undecodable
 
 Strips = Iterable[NDArray[np.unsignedinteger]]
+MOST_PIXELS_OF_A_BYTE = 2000  # Deflate packs 1032 equal bytes into one; a picture is never so dull
 # The codec holds the whole picture as 32-bit integers; WebP's sides end at 16383.
 MAX_JP2_PIXELS, MAX_WEBP_SIDE = 40_000_000, 16383
 
@@ -60,7 +61,16 @@ def open_raster(file: BinaryIO, max_pixels: int, page: int | None = None, min_si
         raise InputImageError("page_range", f"page {page} of a file that has 1 page (pages count from 0)")
     # Without a known signature, Pillow's reader refuses the content and reports what it may be.
     codec = CODECS[kind.name] if kind else Codec(open_by_pillow)
-    return codec.open(file, buffer, page, Limits(max_pixels=max_pixels, min_side=min_side))
+    try:
+        raster = codec.open(file, buffer, page, Limits(max_pixels=max_pixels, min_side=min_side))
+    except (InputImageError, MemoryError):
+        raise
+    except Exception as error:  # whatever a library raises of a header that lies
+        raise undecodable(f"{type(error).__name__}: {error}") from error
+    if raster.height * raster.width > MOST_PIXELS_OF_A_BYTE * len(buffer):
+        claimed = f"{raster.width} x {raster.height} pixels in {len(buffer)} bytes"
+        raise truncated(f"{claimed}, more than any codec packs into them")
+    return raster
 
 
 def _mapped(file: BinaryIO) -> memoryview:

@@ -35,6 +35,7 @@ _IPTC_KEYWORD = b"Raw profile type iptc"  # the convention of ImageMagick and ex
 _PER_METRE = 0.0254
 _MAX_TEXT = 64 << 20
 _LEVEL = 6
+MAX_CHUNKS = 200_000
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,11 @@ def read_header(buffer: Buffer) -> Header:
 
 
 def _chunks(buffer: Buffer) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and size of each chunk's body, up to where the file ends."""
+    """Kind, start and size of each chunk's body, up to where the file ends; at most `MAX_CHUNKS`."""
     at = len(SIGNATURE)
-    while at + 8 <= len(buffer):
+    for _ in range(MAX_CHUNKS):
+        if at + 8 > len(buffer):
+            return
         size, kind = struct.unpack_from(">I4s", buffer, at)
         if at + 12 + size > len(buffer):
             return
