@@ -158,10 +158,22 @@ def _differing_parts(
         with _opened(uri, fs, path) as file:
             carried.append(extra_columns(file.schema_arrow, columns).remove_metadata())
     return [
-        Problem("parts_differ", None, None, f"{path} carries columns {schema.names}, {files[0]} {carried[0].names}")
+        Problem("parts_differ", None, None, f"{path} carries {_named(schema)}, {files[0]} {_named(carried[0])}")
         for path, schema in zip(files, carried, strict=True)
-        if not schema.equals(carried[0])
+        if not _alike(schema, carried[0])
     ]
+
+
+def _named(schema: pa.Schema) -> str:
+    return ", ".join(f"{item.name} ({item.type})" for item in schema) or "no columns"
+
+
+def _alike(one: pa.Schema, other: pa.Schema) -> bool:
+    """Whether rows of both can be in one table: the same columns; texts may be stored in any way."""
+    return one.names == other.names and all(
+        left.type.equals(right.type) or (accepts(left.type, pa.string()) and accepts(right.type, pa.string()))
+        for left, right in zip(one, other, strict=True)
+    )
 
 
 def extra_columns(schema: pa.Schema, columns: Mapping[str, str] | None = None) -> pa.Schema:

@@ -51,7 +51,9 @@ def build_manifest(
     mets: Annotated[
         str | None, typer.Option(help="METS file instead of a folder: a row for each illustration of its pages.")
     ] = None,
-    iiif: Annotated[str | None, typer.Option(help="IIIF Presentation 3 manifest (a file) instead of a folder.")] = None,
+    iiif: Annotated[
+        str | None, typer.Option(help="IIIF Presentation 3 or 2 manifest (file or URI) instead of a folder.")
+    ] = None,
 ) -> None:
     """Build a manifest from a folder of images and a CSV of captions, from METS/ALTO, or from IIIF."""
     from manifests.build import build, write
@@ -66,9 +68,11 @@ def build_manifest(
         raise typer.BadParameter("--alto and --captions go with FOLDER, one at a time")
     if column and not captions:
         raise typer.BadParameter("--column names columns of --captions")
+    left_out: list[str] = []
     with reported():
         if iiif:
-            built = write(rows_of_iiif(iiif), output, iiif)
+            rows, left_out = rows_of_iiif(iiif)
+            built = write(rows, output, iiif)
         elif folder and not alto:
             built = build(folder, output, SUFFIXES, captions, columns(column))
         else:
@@ -78,10 +82,10 @@ def build_manifest(
             else:
                 pages = pages_of_mets(mets or "", SUFFIXES)
             rows, left_out = rows_of_pages(pages, _size_of)
-            for reason in left_out:
-                say(f"  left out: {reason}")
             built = write(rows, output, mets or folder or "", alone)
     typer.echo(f"{output}: {built.rows} rows")
+    for reason in left_out:
+        say(f"  left out: {reason}")
     for note in built.notes:
         say(f"  {note}")
     for what, names in (("without a caption", built.uncaptioned), ("without a counterpart", built.unmatched)):

@@ -93,6 +93,19 @@ def test_parts_that_carry_other_columns_are_refused_before_anything_runs(tmp_pat
     assert kinds(tmp_path) == ["parts_differ"]
 
 
+def test_parts_may_store_texts_in_any_way_and_other_types_are_named(tmp_path):
+    def part(name: str, values: pa.Array) -> None:
+        pq.write_table(pa.table({"id": [name], "image": ["a.png"], "caption": ["x"], "n": values}), tmp_path / name)
+
+    part("a.parquet", pa.array(["x"], pa.string()))
+    part("b.parquet", pa.array(["y"], pa.large_string()))
+    part("c.parquet", pa.array(["z"]).dictionary_encode())
+    assert validated(str(tmp_path)) == 3
+    part("c.parquet", pa.array([0.5]))
+    with pytest.raises(ManifestError, match=r"carries n \(double\), .* n \(string\)"):
+        validated(str(tmp_path))
+
+
 def test_files_that_are_no_manifest(tmp_path):
     (tmp_path / "m.parquet").write_text("id,image,caption\n")
     assert kinds(tmp_path / "m.parquet") == ["not_parquet"]

@@ -173,10 +173,34 @@ def test_iiif_canvases_become_rows(tmp_path):
         ],
     }
     (tmp_path / "iiif.json").write_text(json.dumps(document))
-    rows = rows_of_iiif(str(tmp_path / "iiif.json"))
+    rows, left_out = rows_of_iiif(str(tmp_path / "iiif.json"))
+    assert left_out == ["canvas 3: no image is painted on it", "canvas 4: no image is painted on it"]
     assert [row["caption"] for row in rows] == ["Farm in Ohio", "Farm in Ohio. A red barn behind a fence"]
     assert {row["image"] for row in rows} == {image["id"]}
     assert len({row["id"] for row in rows}) == 2
+
+
+def test_iiif_presentation_2_is_read_and_nulls_are_left_out(tmp_path):
+    def canvas(label, resource):
+        return {"@type": "sc:Canvas", "label": label, "images": [{"resource": resource}]}
+
+    image = {"@type": "dctypes:Image", "@id": "https://example.org/iiif/a/full/full/0/default.jpg"}
+    canvases = [
+        None,
+        canvas("p. 1", image),
+        canvas([{"@value": "Eine Scheune", "@language": "de"}, {"@value": "A red barn", "@language": "en"}], image),
+        canvas({"@value": "A barn in snow"}, {"@type": "oa:Choice", "default": image, "item": [image]}),
+    ]
+    document = {"@type": "sc:Manifest", "@id": "https://example.org/book.json", "label": {"en": None}}
+    (tmp_path / "iiif.json").write_text(json.dumps({**document, "sequences": [{"canvases": canvases}]}))
+    rows, left_out = rows_of_iiif(str(tmp_path / "iiif.json"))
+    assert [row["caption"] for row in rows] == [None, "A red barn", "A barn in snow"]
+    assert {row["image"] for row in rows} == {image["@id"]}
+    assert left_out == ["canvas 1: it is null"]
+    collection = {"type": "Collection", "items": [{"type": "Manifest", "id": "https://example.org/1"}]}
+    (tmp_path / "iiif.json").write_text(json.dumps(collection))
+    with pytest.raises(ManifestError, match=r"a collection of 1 manifests.*https://example.org/1"):
+        rows_of_iiif(str(tmp_path / "iiif.json"))
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"@type": "sc:Manifest"}', '{"type": "Manifest", "items": []}'])
