@@ -16,8 +16,8 @@ def fetched(fs: fsspec.AbstractFileSystem, path: str, limit: int | None = None) 
     """A copy of an object as an unnamed local file: changes to the object do not reach what we decode."""
     with tempfile.NamedTemporaryFile(delete=False) as file:
         try:
-            if "http" in fs.protocol:  # a web server may not announce the size
-                with fs.open(path, "rb", block_size=0) as source:
+            if "http" in fs.protocol:  # a web server may not announce the size; with one given, fsspec asks once
+                with fs.open(path, "rb", block_size=0, size=1) as source:
                     _copy(source, file, limit)
             else:
                 mode = {"timeout": _GET_SECONDS} if fs.async_impl else {}

@@ -23,6 +23,7 @@ _ERRNOS = {
     *(errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ENETUNREACH, errno.EHOSTUNREACH),
 }
 _LOST_CONNECTION = {"HTTPClientError", "ConnectionError", "IncompleteReadError", "ResponseStreamingError"}
+LONGEST_ASKED = 300.0  # seconds
 FULL = {errno.ENOSPC, errno.EDQUOT}
 OnRetry = Callable[[BaseException, float], None]  # the fault, and the seconds until the next try
 
@@ -86,6 +87,15 @@ def is_transient(error: BaseException) -> bool:
     return False
 
 
+def asked_delay(error: BaseException) -> float:
+    """The seconds that a server's Retry-After asks for, at most `LONGEST_ASKED`; 0 if it does not say so in seconds."""
+    headers = response_of(error).get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    for link in _chain(error):
+        headers = headers or getattr(link, "headers", None) or {}
+    text = str({str(name).lower(): value for name, value in dict(headers).items()}.get("retry-after", ""))
+    return min(float(text), LONGEST_ASKED) if text.isdecimal() else 0.0
+
+
 def retrying(
     call: Callable[[], Value],
     patience: Patience,
@@ -100,5 +110,6 @@ def retrying(
             delay = next(delays, None) if is_transient(error) else None
             if delay is None:
                 raise
+            delay = max(delay, asked_delay(error))
             on_retry(error, delay)
             time.sleep(delay)

@@ -130,8 +130,11 @@ def _fetched(uri: str, limit: int, patience: Patience, on_retry: OnRetry) -> Bin
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # each store has exceptions of its own
-        if getattr(error, "status", None) in (401, 403):  # over plain HTTP
+        status = getattr(error, "status", None)  # over plain HTTP
+        if status in (401, 403):
             raise PermissionError(str(error)) from error
+        if status in (404, 410):
+            raise FileNotFoundError(str(error)) from error
         if isinstance(error, OSError) and error.errno in FULL:
             raise
         kind = "input_unavailable" if is_transient(error) else "unreadable"
