@@ -251,10 +251,13 @@ def approved(store: Store, ledger: Ledger) -> Iterator[tuple[ResultRow, Output, 
 def _finalize(store: Store, ledger: Ledger) -> tuple[int, int]:
     """Makes `final/` hold the approved pictures with their records, and nothing else.
 
+    A picture whose row cannot be seen stays: while a new plan is being made, the rows of the old one are not all there.
+
     Returns:
         Number of pictures that it holds, and of those that were removed.
     """
     there, now = set(store.list(FINAL)), set()
+    seen = {row.id for row in ledger.current()}
     for row, picture, decision in approved(store, ledger):
         # The hash is part of the name, so a file of this name is this picture, even after an interruption.
         name = f"{FINAL}/{row.id}_colorized-{picture.sha256[:8]}.{picture.image.rpartition('.')[2]}"
@@ -267,5 +270,8 @@ def _finalize(store: Store, ledger: Ledger) -> tuple[int, int]:
         content = json.dumps({**record, "review": decision}, indent=1, ensure_ascii=False)
         store.write(provenance_key(name), content.encode())
         now |= {name, provenance_key(name)}
-    store.delete(sorted(there - now))
-    return len(now) // 2, sum(not key.endswith(".json") for key in there - now)
+    gone = {key for key in there - now if key.removeprefix(f"{FINAL}/").rpartition("_colorized-")[0] in seen}
+    store.delete(sorted(gone))
+    return sum(not key.endswith(".json") for key in (there | now) - gone), sum(
+        not key.endswith(".json") for key in gone
+    )

@@ -603,6 +603,23 @@ def test_what_is_no_longer_approved_leaves_the_final_folder(job):
     assert len(Store(job.output).list("review")) == 2, "every application is kept"
 
 
+def test_a_picture_whose_row_cannot_be_seen_stays_in_the_final_folder(job):
+    """As while a changed manifest is being run: the new plan has nothing yet."""
+    store = Store(job.output)
+    ledger = Ledger(store)
+    a, b, _, _ = ledger.current()
+    assert apply(job.output, [decision(a), decision(b)]).final == 2
+    facts, before = ledger.plan(ledger.read_job().plan), store.read("job.json")
+    ledger.write_plan("0123456789abcdef", facts)
+    store.write("job.json", json.dumps({**json.loads(before), "plan": "0123456789abcdef"}).encode())
+    assert list(Ledger(store).current()) == []
+    done = apply(job.output, [decision(a)])
+    assert (done.unknown, done.final, done.removed) == (("a",), 2, 0)
+    assert len(store.list("final")) == 4
+    store.write("job.json", before)
+    assert apply(job.output, [decision(a, what="reject")]).final == 1
+
+
 def test_a_decision_about_other_bytes_is_stale(job):
     a, *_ = Ledger(Store(job.output)).current()
     done = apply(
