@@ -16,6 +16,21 @@ class StoreError(JobError):
     """The output store denies access, is full, or was unreachable for longer than the retry budget."""
 
 
+class DamagedFileError(JobError):
+    """A file of ours in the output cannot be read. `key` names it."""
+
+    def __init__(self, place: str, key: str, error: BaseException) -> None:
+        reason = (
+            f"{place}/{key} is damaged ({type(error).__name__}: {error}); restore it from a backup, or move it away "
+            "and submit again: what it held is done anew"
+        )
+        super().__init__(reason)
+        self.place, self.key, self.error = place, key, error
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, BaseException]]:
+        return type(self), (self.place, self.key, self.error)
+
+
 class OutputInUseError(JobError):
     """Another run holds the output. `seconds` since its last heartbeat, by the store's clock."""
 

@@ -37,19 +37,29 @@ def list_outputs(
 ) -> None:
     """List the outputs under a folder or URI, with progress."""
     from pipelines.commands.console import status_line
+    from pipelines.errors import DamagedFileError
     from pipelines.operations.status import outputs
     from pipelines.operations.status import status as status_of
     from pipelines.store.store import Store
 
+    found, bad = [], []
     with reported():
-        found = [status_of(Store(uri).with_timeout()) for uri in outputs(Store(root).with_timeout())]
+        for uri in outputs(Store(root).with_timeout()):
+            try:
+                found.append(status_of(Store(uri).with_timeout()))
+            except DamagedFileError as error:  # the others are listed all the same
+                bad.append(str(error))
     if as_json:
         print_json([job.to_json() for job in found])
-        return
-    for job in found:
-        typer.echo(f"{job.output}\n  {status_line(job)}")
-    if not found:
+    else:
+        for job in found:
+            typer.echo(f"{job.output}\n  {status_line(job)}")
+    for message in bad:
+        say(message)
+    if not found and not bad:
         say(f"no outputs of diffcolor-batch submit at {root}")
+    if bad:
+        raise typer.Exit(ExitCode.UNAVAILABLE)
 
 
 @app.command()

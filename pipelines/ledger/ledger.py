@@ -8,14 +8,16 @@ tried again, a row recoloured) is a new file; the highest counts. Objects are st
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.errors import JobError
+from pipelines.errors import DamagedFileError, StoreError
 from pipelines.ledger.job_file import JobFile
 from pipelines.ledger.layout import (
     DAMAGED_KEY,
@@ -34,6 +36,13 @@ from pipelines.store.store import Store
 from pipelines.values import from_values, to_values
 
 _READERS = 16  # records read at once
+_STATUSES = (OK, FAILED, SKIPPED)
+# Names of ours; others in these folders are nobody's business.
+_RECORD = re.compile(r"/\d{9}\.\d{6}\.json$")
+_GENERATION = re.compile(r"\d{6}\.\d+")
+_MARKER = re.compile(r"/(\d{6}(?:\.\d+){4})$")
+_SHARD = re.compile(r"/(\d{6})\.(\d+)\.parquet$")
+Value = TypeVar("Value")
 
 
 class Ledger:
@@ -66,7 +75,8 @@ class Ledger:
 
     def records(self, plan: str, shard: int, generation: int) -> dict[int, ResultRow]:
         """The committed outcomes of an open shard by row number, amendments included."""
-        keys = self.store.list(f"{PLANS}/{plan}/rows/{shard:06d}.{generation}")  # sorted: amendments come later
+        found = self.store.list(f"{PLANS}/{plan}/rows/{shard:06d}.{generation}")  # sorted: amendments come later
+        keys = [key for key in found if _RECORD.search(key)]
         with ThreadPoolExecutor(_READERS) as threads:
             rows = threads.map(self._record, keys)
             return {
@@ -74,16 +84,17 @@ class Ledger:
             }
 
     def _record(self, key: str) -> ResultRow | None:
+        """A record; None if there is none. One that cannot be read is none: its row is done again."""
         try:
             return ResultRow.from_record(json.loads(self.store.read(key)), carried=False)
-        except FileNotFoundError:  # its shard was closed
+        except (FileNotFoundError, ValueError, TypeError, KeyError):  # not found: its shard was closed
             return None
 
     def open_generations(self, plan: str) -> dict[int, list[int]]:
         """Shards with records that may not be in a closed file yet: shard to generations, sorted."""
         closed = self.closed(plan)
         opened: dict[int, list[int]] = {}
-        for name in self.store.folders(f"{PLANS}/{plan}/rows"):
+        for name in filter(_GENERATION.fullmatch, self.store.folders(f"{PLANS}/{plan}/rows")):
             shard, generation = map(int, name.split("."))
             if shard not in closed or generation > closed[shard].generation:
                 opened[shard] = sorted([*opened.get(shard, ()), generation])
@@ -112,8 +123,11 @@ class Ledger:
         content = to_parquet(rows, carried)
         key = shard_key(plan, shard, generation)
         if not self.store.create(key, content):
-            content = self.store.read(key)
-            rows = rows_of(content)
+            try:
+                there = self.store.read(key)
+                rows, content = rows_of(there), there
+            except (ValueError, TypeError, KeyError):  # damaged: ours takes its place
+                self.store.write(key, content)
         self.store.write(published_key(plan, shard), content)
         counts = [sum(row.status == status for row in rows) for status in (OK, FAILED, SKIPPED)]
         marker = ".".join(map(str, (f"{shard:06d}", generation, *counts)))
@@ -155,17 +169,62 @@ class Ledger:
             self.store.delete(key)
 
     def closed(self, plan: str) -> dict[int, Closed]:
-        """The closed shards, from one listing of their markers."""
+        """The closed shards, from their markers. A shard's file that has lost its marker counts as well, unless there
+        are records still: then its closing was interrupted, and is done again."""
         found: dict[int, Closed] = {}
         for key in self.store.list(f"{PLANS}/{plan}/closed"):
-            shard, *counts = map(int, key.rpartition("/")[2].split("."))
-            if shard not in found or counts[0] > found[shard].generation:
-                found[shard] = Closed(*counts)
+            if name := _MARKER.search(key):
+                shard, *counts = map(int, name[1].split("."))
+                if shard not in found or counts[0] > found[shard].generation:
+                    found[shard] = Closed(*counts)
+        unmarked = [
+            (int(name[1]), int(name[2]))
+            for key in self.store.list(f"{PLANS}/{plan}/shards")
+            if (name := _SHARD.search(key))
+            and (int(name[1]) not in found or int(name[2]) > found[int(name[1])].generation)
+        ]
+        recorded = self.store.folders(f"{PLANS}/{plan}/rows") if unmarked else ()
+        for shard, generation in sorted(unmarked):
+            if f"{shard:06d}.{generation}" not in recorded:
+                rows = self.shard(plan, shard, generation)
+                found[shard] = Closed(generation, *(sum(row.status == kind for row in rows) for kind in _STATUSES))
         return found
 
     def shard(self, plan: str, shard: int, generation: int) -> list[ResultRow]:
-        """The rows of a closed shard."""
-        return rows_of(self.store.read(shard_key(plan, shard, generation)))
+        """The rows of a closed shard; those of its published copy where its own file is lost or damaged.
+
+        Raises:
+            DamagedFileError: both are.
+        """
+        return rows_of(self.shard_content(plan, shard, generation))
+
+    def shard_content(self, plan: str, shard: int, generation: int) -> bytes:
+        """A closed shard's file, or its published copy; see `shard`."""
+        key, fault = shard_key(plan, shard, generation), None
+        for place in (key, published_key(plan, shard)):
+            try:
+                content = self.store.read(place)
+                read_table(content)
+                return content
+            except StoreError:
+                raise
+            except (OSError, ValueError, TypeError, KeyError) as error:  # as Arrow raises of files that are none
+                fault = fault or error
+        assert fault is not None
+        raise DamagedFileError(self.store.uri, key, fault)
+
+    def _parsed(self, key: str, parse: Callable[[bytes], Value]) -> Value:
+        """A file of ours.
+
+        Raises:
+            FileNotFoundError: there is none.
+            DamagedFileError: it cannot be read.
+        """
+        content = self.store.read(key)
+        try:
+            return parse(content)
+        except (ValueError, TypeError, KeyError) as error:
+            raise DamagedFileError(self.store.uri, key, error) from error
 
     def amend(self, plan: str, shard: int, number: int, change: Callable[[ResultRow], ResultRow]) -> ResultRow:
         """Changes one outcome, even while others write: by a further record in an open shard, by a new generation of a
@@ -184,7 +243,7 @@ class Ledger:
                 elif self.open_generations(plan).get(shard) == opened:  # not closed without us while we wrote
                     return changed
             elif closed is not None:
-                table = read_table(self.store.read(shard_key(plan, shard, closed.generation)))
+                table = read_table(self.shard_content(plan, shard, closed.generation))
                 rows = [ResultRow.from_record(record) for record in table.to_pylist()]
                 changed = change(rows[index])
                 if changed == rows[index]:
@@ -215,8 +274,16 @@ class Ledger:
         self.store.write(f"{PLANS}/{plan}/plan.json", json.dumps(to_values(facts), indent=2).encode())
 
     def plan(self, plan: str) -> PlanFacts:
-        """What `write_plan` wrote."""
-        return from_values(json.loads(self.store.read(f"{PLANS}/{plan}/plan.json")), PlanFacts)
+        """What `write_plan` wrote.
+
+        Raises:
+            DamagedFileError: it is lost, or cannot be read.
+        """
+        key = f"{PLANS}/{plan}/plan.json"
+        try:
+            return self._parsed(key, lambda content: from_values(json.loads(content), PlanFacts))
+        except FileNotFoundError as error:
+            raise DamagedFileError(self.store.uri, key, error) from error
 
     def plans(self) -> list[str]:
         """Ids of all plans that this output has seen."""
@@ -224,7 +291,7 @@ class Ledger:
 
     def done_digests(self, plan: str, shard: int, generation: int) -> list[tuple[str, bool]]:
         """Of each row of a closed shard its digest, and whether it is ok or skipped; reads those columns only."""
-        path = self.store.read(shard_key(plan, shard, generation))
+        path = self.shard_content(plan, shard, generation)
         table = pq.read_table(pa.BufferReader(path), columns=["row_digest", "status"])
         return [(key, status != FAILED) for key, status in zip(*table.to_pydict().values(), strict=True)]
 
@@ -234,15 +301,15 @@ class Ledger:
         shown = set(self.store.list("results"))
         self.store.delete(sorted(shown - wanted.keys()))
         for key in sorted(wanted.keys() - shown):
-            self.store.write(key, self.store.read(shard_key(plan, *wanted[key])))
+            self.store.write(key, self.shard_content(plan, *wanted[key]))
 
     # Damage --------------------------------------------------------------------------------------------------------
 
     def damaged(self) -> dict[str, list[str]]:
         """What `verify` found missing or damaged: files by the digest of their row."""
         try:
-            return json.loads(self.store.read(DAMAGED_KEY))
-        except FileNotFoundError:
+            return dict(json.loads(self.store.read(DAMAGED_KEY)))
+        except (FileNotFoundError, ValueError, TypeError):  # `verify` writes it anew
             return {}
 
     def write_damaged(self, files: dict[str, list[str]]) -> None:
@@ -260,10 +327,6 @@ class Ledger:
 
         Raises:
             FileNotFoundError: not an output folder.
-            JobError: its job file is damaged.
+            DamagedFileError: its job file is damaged.
         """
-        content = self.store.read(JOB_KEY)
-        try:
-            return JobFile.from_bytes(content)
-        except ValueError as error:
-            raise JobError(f"{self.store.uri}/{JOB_KEY} is damaged ({error}); submit again to replace it") from error
+        return self._parsed(JOB_KEY, JobFile.from_bytes)

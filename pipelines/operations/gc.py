@@ -1,5 +1,6 @@
 """`gc`: deletes files that no result refers to, left by interrupted or concurrent runs."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -8,6 +9,8 @@ from pipelines.ledger.layout import PLANS
 from pipelines.ledger.ledger import Ledger
 from pipelines.store.store import Store
 from pipelines.worker.checkpoints import WORK
+
+_OURS = re.compile(r"(\d{6})\.(\d+)")
 
 
 def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
@@ -78,12 +81,12 @@ def _leftovers(ledger: Ledger, plan: str) -> list[str]:
     closed, opened = ledger.closed(plan), ledger.open_generations(plan)
     left = []
     for key in ledger.store.list(f"{PLANS}/{plan}/rows"):
-        shard, generation = map(int, key.split("/")[-2].split("."))
-        if generation not in opened.get(shard, ()):
+        name = _OURS.match(key.split("/")[-2])
+        if name and int(name[2]) not in opened.get(int(name[1]), ()):
             left.append(key)
     for folder in ("shards", "closed"):
         for key in ledger.store.list(f"{PLANS}/{plan}/{folder}"):
-            shard, generation = map(int, key.rpartition("/")[2].split(".")[:2])
-            if shard in closed and generation < closed[shard].generation:
+            name = _OURS.match(key.rpartition("/")[2])
+            if name and int(name[1]) in closed and int(name[2]) < closed[int(name[1])].generation:
                 left.append(key)
     return left

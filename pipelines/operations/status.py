@@ -10,9 +10,9 @@ from pipelines.ledger.layout import JOB_KEY
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import FAILED, OK, SKIPPED
 from pipelines.progress import RunState, WorkerProgress
-from pipelines.store.lease import read_lease, stop_key
+from pipelines.store.lease import LeaseState, read_lease, stop_key
 from pipelines.store.store import Store
-from pipelines.values import to_values
+from pipelines.values import BadValueError, to_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def status(store: Store) -> JobStatus:
     job = ledger.read_job()
     lease = read_lease(store)
     is_running = lease is not None and lease.is_alive
-    heartbeat = Heartbeat.from_json(lease.heartbeat if lease else {})
+    heartbeat = _heartbeat(lease)
     if is_running and heartbeat.plan == job.plan:
         counts = {OK: heartbeat.ok, FAILED: heartbeat.failed, SKIPPED: heartbeat.skipped}
     else:
@@ -82,6 +82,14 @@ def status(store: Store) -> JobStatus:
         workers=heartbeat.workers if is_running else (),
         errors=heartbeat.errors,
     )
+
+
+def _heartbeat(lease: LeaseState | None) -> Heartbeat:
+    """What the holder of the lease said last; nothing where that cannot be read."""
+    try:
+        return Heartbeat.from_json(lease.heartbeat if lease else {})
+    except BadValueError:
+        return Heartbeat()
 
 
 def _counted(ledger: Ledger, plan: str) -> dict[str, int]:

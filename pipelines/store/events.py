@@ -64,6 +64,17 @@ class EventLog:
 def read_events(store: Store, run: str, seen: set[str]) -> Iterator[dict[str, Any]]:
     """Events of a run in order of time, from objects that are not in `seen`, to which they are added."""
     new = [key for key in store.list(f"{RUNS}/{run}/events") if key not in seen]
-    events = [json.loads(line) for key in new for line in store.read(key).decode().splitlines()]
+    events = [event for key in new for event in _events_of(store.read(key))]
     seen.update(new)
     yield from sorted(events, key=lambda event: event["time"])
+
+
+def _events_of(content: bytes) -> Iterator[dict[str, Any]]:
+    """The events of an object; lines that are none are left out."""
+    for line in content.decode(errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and isinstance(event.get("time"), int | float) and "event" in event:
+            yield event

@@ -6,6 +6,7 @@ A wrong takeover costs compute, never a second result: what rows and shards hold
 import json
 import os
 import platform
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from pipelines.values import from_values, to_values
 HEARTBEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 60.0
 _FOLDER = "_engine/lease"
+_HOLDER = re.compile(r"\d{8}\.json")
 
 
 def _this_machine() -> str:
@@ -113,9 +115,8 @@ class Lease:
 
 
 def _newest_epoch(store: Store) -> int:
-    return max(
-        (int(key.rpartition("/")[2].split(".")[0]) for key in store.list(_FOLDER) if key.endswith(".json")), default=0
-    )
+    names = (key.rpartition("/")[2] for key in store.list(_FOLDER))
+    return max((int(name[:8]) for name in names if _HOLDER.fullmatch(name)), default=0)
 
 
 def _holder_key(epoch: int) -> str:
@@ -159,8 +160,11 @@ def read_lease(store: Store) -> LeaseState | None:
         holder = from_values(json.loads(store.read(_holder_key(epoch))), Holder)
     except FileNotFoundError:  # taken over at this very moment
         return read_lease(store)
+    except (ValueError, TypeError):
+        holder = Holder(run="unknown", host="unknown", pid=0, machine="", started="")
+        return LeaseState(epoch, holder, {"released": True}, 0.0)
     key = _heartbeat_key(epoch) if store.exists(_heartbeat_key(epoch)) else _holder_key(epoch)
-    heartbeat = json.loads(store.read(key)) if key == _heartbeat_key(epoch) else {}
+    heartbeat = _read_heartbeat(store, key) if key == _heartbeat_key(epoch) else {}
     try:
         age = (store.clock() - store.modified(key)).total_seconds()
     except StoreError:  # the store may be read-only for us: the clocks of the two machines have to do
@@ -168,6 +172,14 @@ def read_lease(store: Store) -> LeaseState | None:
     except FileNotFoundError:
         return read_lease(store)
     return LeaseState(epoch, holder, heartbeat, max(0.0, age))
+
+
+def _read_heartbeat(store: Store, key: str) -> dict[str, Any]:
+    """What its holder said last. What cannot be read was said by nobody who is alive."""
+    try:
+        return dict(json.loads(store.read(key)))
+    except (ValueError, TypeError):
+        return {"released": True}
 
 
 def acquire(

@@ -153,7 +153,7 @@ def test_the_same_prompt_with_known_colours_is_another_output(ledger, monkeypatc
     monkeypatch.setattr(ledger.store, "create", closing_first)
     ledger.amend("p", 0, 0, pointed)
     ((_, _, row),) = ledger.outcomes("p")
-    assert [output.key for output in row.outputs] == [("x", ()), ("x", ("1,2,navy",))]
+    assert [output.key for output in row.outputs] == [("x", (), None), ("x", ("1,2,navy",), None)]
 
 
 # Plans --------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,75 @@
+"""Every kind of file that the engine keeps, damaged in every way: no command shows a traceback, nothing is lost."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cli import app
+from pipelines.ledger.ledger import Ledger
+from pipelines.store.store import Store
+from tests.pipelines.test_old_output import FIXTURE
+
+FILES = {
+    "job": "job.json",
+    "plan": "_engine/plans/*/plan.json",
+    "shard": "_engine/plans/*/shards/*.parquet",
+    "marker": "_engine/plans/*/closed/*",
+    "published": "results/*.parquet",
+    "lease": "_engine/lease/*.json",
+    "beat": "_engine/lease/*.beat",
+    "events": "_engine/runs/*/events/*.jsonl",
+}
+WAYS = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "random": lambda path: path.write_bytes(np.random.default_rng(0).bytes(200)),
+    "other JSON": lambda path: path.write_bytes(b"[1, {}]"),
+    "foreign name beside it": lambda path: shutil.copy(path, path.with_name("copy of notes.txt")),
+}
+COMMANDS = ("status", "list", "logs", "report", "verify", "gc", "review", "export")
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("old")
+    with zipfile.ZipFile(FIXTURE) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def run(command: str, output: Path, folder: Path):
+    more: list[object] = {
+        "list": [folder],
+        "gc": [output, "--grace", "0"],
+        "review": [output, "--decisions", folder / "d.csv"],
+        "export": [output, folder / "exported", "--all"],
+    }.get(command, [output])
+    return CliRunner().invoke(app, [command, *map(str, more)])
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", FILES)
+def test_damage_is_named_and_loses_nothing(unpacked, tmp_path, kind, way):
+    output = tmp_path / "finished"
+    shutil.copytree(unpacked / "finished", output)
+    rows = list(Ledger(Store(str(output))).current())
+    (tmp_path / "d.csv").write_text("id,output_sha256,decision\n")
+    for path in sorted(output.glob(FILES[kind])):
+        WAYS[way](path)
+    for command in COMMANDS:
+        done = run(command, output, tmp_path)
+        assert done.exception is None or isinstance(done.exception, SystemExit), (command, done.exception)
+        assert "Traceback" not in done.output
+        if done.exit_code == 5:
+            assert "is damaged" in done.stderr, done.stderr
+            assert "finished/" in done.stderr
+    for row in rows:
+        for key in row.files:
+            assert (output / key).exists(), f"gc took {key}"
+    if kind in ("shard", "marker", "lease", "beat", "events"):  # there is a copy, or it can be done without
+        assert [row.id for row in Ledger(Store(str(output))).current()] == [row.id for row in rows]
