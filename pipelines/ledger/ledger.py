@@ -183,9 +183,8 @@ class Ledger:
             if (name := _SHARD.search(key))
             and (int(name[1]) not in found or int(name[2]) > found[int(name[1])].generation)
         ]
-        recorded = self.store.folders(f"{PLANS}/{plan}/rows") if unmarked else ()
         for shard, generation in sorted(unmarked):
-            if f"{shard:06d}.{generation}" not in recorded:
+            if not self.store.list(f"{PLANS}/{plan}/rows/{shard:06d}.{generation}"):
                 rows = self.shard(plan, shard, generation)
                 found[shard] = Closed(generation, *(sum(row.status == kind for row in rows) for kind in _STATUSES))
         return found

@@ -140,7 +140,7 @@ def test_a_submit_that_cannot_run_leaves_the_output_as_it_was(local_ray, picture
 
 def test_no_secret_of_a_uri_is_stored(local_ray, pictures, spec):
     uri = f"file://{pictures}/p0.png"
-    presigned = "https://user:hunter2@127.0.0.1:9/p.png?X-Amz-Signature=hunter2"
+    presigned = "https://127.0.0.1:9/p.png?X-Amz-Signature=hunter2"
     table = [{**rows(1)[0], "image": uri}, {**rows(1)[0], "id": "signed", "image": presigned}]
     hurried = replace(spec, patience=Patience(total=1.0))
     assert run_job(request(write_manifest(pictures / "m.parquet", table), hurried)).failed == 1
