@@ -47,7 +47,7 @@ _OTHER_CONTENT = {
     b"8BPS": "a Photoshop file",
     b"\xff\x0a": "a JPEG XL",
     b"\0\0\0\x0cJXL ": "a JPEG XL",
-    b"\x0a": "a PCX",
+    b"\x0a\x05": "a PCX",
 }
 _BRANDS = {b"heic": "a HEIC", b"heix": "a HEIC", b"mif1": "a HEIF", b"avif": "an AVIF"}  # of an ISO media file
 # Start-of-frame markers of JPEGs that Pillow cannot read.
