@@ -1,8 +1,6 @@
 """The pretrained model, of Stable Diffusion's architecture, that is adapted to each image."""
 
-import hashlib
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 
 from diffcolor.config import MINI
 from diffcolor.errors import BaseModelError
+from diffcolor.identity import embedded_folder, weights_digest
 from diffcolor.words import EVERY_WORD, Vocabulary, embedded_vocabulary
 
 
@@ -61,20 +60,6 @@ class BaseModel:
     def alphas_cumprod(self) -> Tensor:
         """(num_train_timesteps,) float32."""
         return self.scheduler.alphas_cumprod
-
-
-def embedded_folder(part: str) -> Path:
-    """Folder of the embedded model: `part` is "mini" (the base) or "judge"."""
-    return Path(str(resources.files("diffcolor.embedded") / part))
-
-
-def weights_digest(folder: Path) -> tuple[str, dict[str, str]]:
-    """sha256 over the folder's weight files (path and content), and each file's own."""
-    files = {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*.safetensors"))
-    }
-    return hashlib.sha256("".join(f"{name}\0{sha}\n" for name, sha in files.items()).encode()).hexdigest(), files
 
 
 def resolve_device(device: str) -> str:

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffcolor.base_model import embedded_folder, freeze, weights_digest
+from diffcolor.base_model import freeze
 from diffcolor.geometry import working_size
+from diffcolor.identity import embedded_folder, weights_digest
 from diffcolor.lab import with_ab
 from diffcolor.words import Vocabulary, embedded_vocabulary
 

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffcolor.base_model import embedded_folder, freeze, weights_digest
+from diffcolor.base_model import freeze
 from diffcolor.config import MINI
 from diffcolor.errors import BaseModelError
+from diffcolor.identity import embedded_folder, weights_digest
 from diffcolor.words import EVERY_WORD, Vocabulary, embedded_vocabulary
 
 

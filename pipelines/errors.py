@@ -31,6 +31,20 @@ class DamagedFileError(JobError):
         return type(self), (self.place, self.key, self.error)
 
 
+class ReplanError(JobError):
+    """Rows that have a result would be made anew."""
+
+    def __init__(self, output: str, rows: int, why: str) -> None:
+        super().__init__(
+            f"{output} has results of {rows} rows that would be made anew: {why}. Say --replan if that is "
+            "what you want (the old results stay visible until there are new ones), or name another --output"
+        )
+        self.arguments = output, rows, why
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, str]]:
+        return type(self), self.arguments
+
+
 class OutputInUseError(JobError):
     """Another run holds the output. `seconds` since its last heartbeat, by the store's clock."""
 

@@ -142,6 +142,8 @@ class JobRequest:
         workers: number of worker processes; default one per GPU, or one on a machine without.
         gpus_per_worker, cpus_per_worker: what Ray reserves for each.
         retry_failed: run rows again whose result is "failed", or whose files `verify` found damaged.
+        replan: rows that have a result may be made anew, where the manifest or the settings have changed; the command
+            line asks first.
         max_failures: "N" or "P%": stop when more rows of this run fail than this.
         grace_seconds: >= 0, time that a stopped run may take to save its work.
         stall_seconds: > 0, a worker that makes no step for so long is killed.
@@ -162,6 +164,7 @@ class JobRequest:
     gpus_per_worker: float | None = None
     cpus_per_worker: int | None = None
     retry_failed: bool = False
+    replan: bool = True
     max_failures: str | None = None
     on_running: OnRunning = OnRunning.refuse
     grace_seconds: float = GRACE_SECONDS

@@ -38,6 +38,11 @@ def commit() -> str | None:
         return None
 
 
+def software() -> str:
+    """Name, version and commit."""
+    return f"{SYSTEM} {VERSION}" + (f" ({commit()})" if commit() else "")
+
+
 def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10

@@ -10,7 +10,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import cli
-from diffcolor.base_model import embedded_folder
+from diffcolor.identity import embedded_folder
 from pipelines.commands.console import summary
 from pipelines.progress import Snapshot
 from pipelines.version import VERSION

@@ -33,6 +33,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--encoder", type=Path, help="coarse: ImageNet weights of EfficientNet-Lite0 (.pth), to start from"
     )
+    parser.add_argument(
+        "--teachers", type=Path, nargs="+", default=[], help="coarse: earlier checkpoints, whose mean it learns, too"
+    )
     parser.add_argument("--minutes", type=float, default=20.0, help="budget of the training, at its full rates")
     parser.add_argument("--decay-steps", type=int, default=0, help="the end, so many steps of falling rates instead")
     parser.add_argument("--pictures", type=int, default=24000, help="pool: how many to encode")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from diffcolor.base_model import embedded_folder
+from diffcolor.identity import embedded_folder
 from training.pictures import PictureSource
 from training.runs import digest, trained
 from training.tokenizer import CONTEXT_LENGTH, load_tokenizer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-from diffcolor.base_model import embedded_folder
+from diffcolor.identity import embedded_folder
 from training.conditioning import Conditioning, load_frozen, text_tower_difference, words_folder
 from training.pictures import PictureSource
 from training.runs import trained

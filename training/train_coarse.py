@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import CLIPTextConfig, CLIPTokenizer
 
-from diffcolor.base_model import embedded_folder, resolve_device
+from diffcolor.base_model import freeze, resolve_device
 from diffcolor.coarse import CoarseConfig, CoarseNet, save_coarse, tokenize
+from diffcolor.identity import embedded_folder
 from training.colors import luma, to_lab
 from training.pictures import Drawn, PictureSource
 from training.runs import Budget, Run, trained
@@ -31,6 +32,8 @@ TEXT_SETTINGS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "max_position_embeddings", "hidden_act", "projection_dim", "bos_token_id", "eos_token_id", "pad_token_id",
 )  # fmt: skip
+TAUGHT = 0.5  # of the loss, where there are teachers
+SWAPPED = 0.25  # of the pictures, where there are teachers: they are shown with another's caption
 CHECK_EVERY = 3  # of the validation part's photographs
 
 
@@ -102,9 +105,38 @@ def twin_loss(predicted: Tensor, extra: Tensor, twins: list[int]) -> Tensor:
 
 
 def color_loss(predicted: Tensor, truth: Tensor, extra: Tensor) -> Tensor:
-    """Charbonnier on a*b*, weighted with the truth's chroma: without weights a wash of brown wins."""
+    """Charbonnier on a*b* of each picture (B), weighted with the truth's chroma: unweighted, a wash of brown wins."""
     weights = 0.3 + (truth.norm(dim=1, keepdim=True) / 20).clamp_max(2.5) + extra
-    return (weights * ((predicted - truth).square().sum(1, keepdim=True) + 1).sqrt()).mean()
+    return (weights * ((predicted - truth).square().sum(1, keepdim=True) + 1).sqrt()).mean((1, 2, 3))
+
+
+class Teachers:
+    """Colorizers that were trained apart from each other: the mean of their colours is truer than any one's."""
+
+    def __init__(self, checkpoints: list[Path], device: torch.device) -> None:
+        self.nets = []
+        for path in checkpoints:
+            net = start()
+            net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["average"])
+            self.nets.append(freeze(net, device))
+
+    @torch.no_grad()
+    def colors(self, gray: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
+        """Their mean; each second one sees the pictures mirrored."""
+        straight = [net(gray, ids, padding) for net in self.nets[::2]]
+        mirrored = [net(gray.flip(-1), ids, padding).flip(-1) for net in self.nets[1::2]]
+        return torch.stack(straight + mirrored).mean(0)
+
+
+def swap_captions(batch: Batch, generator: np.random.Generator) -> tuple[list[str], NDArray[np.bool_]]:
+    """The batch's captions, some of them another picture's, and which pictures kept their own.
+
+    Nobody knows the true colours of a picture under a wrong caption, but the teachers have an answer, and it is not
+    one that they know by heart. Twins stay as they are.
+    """
+    kept = generator.random(len(batch.captions)) >= SWAPPED
+    kept[[i + k for i in batch.twins for k in (0, 1)]] = True
+    return [one if kept[i] else batch.captions[i - 1] for i, one in enumerate(batch.captions)], kept
 
 
 def start(pretrained: Path | None = None) -> CoarseNet:
@@ -157,6 +189,7 @@ def train_coarse(options: Namespace, source: PictureSource, held_out: PictureSou
     for module in (net.encoder.conv_stem, net.encoder.bn1, *list(net.encoder.blocks)[:2]):
         module.requires_grad_(False)  # these stay as ImageNet made them
     run = Run(options.runs / "coarse", net, RATES, warmup=200, memory=0.999)
+    teachers = Teachers(options.teachers, device) if options.teachers else None
     checked = [one for name in PHOTOGRAPHS for one in held_out.photographs.get(name, [])][::CHECK_EVERY]
 
     def check() -> dict[str, float]:
@@ -171,19 +204,22 @@ def train_coarse(options: Namespace, source: PictureSource, held_out: PictureSou
             prefetch_factor=4 if options.workers else None,
         )
     )
+    generator = np.random.default_rng([options.seed, run.step])
     for _ in run.steps(Budget(minutes=options.minutes, decay_steps=options.decay_steps), check):
         batch = next(batches)
-        ids, padding = tokenize(tokenizer, batch.captions)
+        captions, kept = swap_captions(batch, generator) if teachers else (batch.captions, np.ones(BATCH_SIZE, bool))
+        ids, padding = (one.to(device) for one in tokenize(tokenizer, captions))
         net.train()
         net.encoder.eval()  # its batch statistics stay ImageNet's
         gray = batch.gray.to(device).contiguous(memory_format=torch.channels_last)
+        truth, extra, known = batch.ab.to(device), batch.extra.to(device), torch.from_numpy(kept).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # on a CPU it is slower
-            predicted = net(gray, ids.to(device), padding.to(device))
-        predicted, extra = predicted.float(), batch.extra.to(device)
-        loss = color_loss(predicted, batch.ab.to(device), extra) + TWIN_WEIGHT * twin_loss(
-            predicted, extra, batch.twins
-        )
-        run.learn(loss, greatest_norm=3.0)
+            predicted = net(gray, ids, padding).float()
+            taught = teachers.colors(gray, ids, padding).float() if teachers else None
+        loss = (color_loss(predicted, truth, extra) * known).sum() / known.sum().clamp_min(1)
+        if taught is not None:
+            loss = (1 - TAUGHT) * loss + TAUGHT * color_loss(predicted, taught, extra).mean()
+        run.learn(loss + TWIN_WEIGHT * twin_loss(predicted, extra, batch.twins), greatest_norm=3.0)
 
 
 def export_coarse(runs: Path, out: Path) -> None:

@@ -70,9 +70,10 @@ def status_line(status: JobStatus) -> str:
     if status.state is RunState.running:
         heard = f", last heartbeat {status.heartbeat_age or 0:.0f} s ago from {status.host}"
     left = f", about {_clock(status.eta)} left" if status.eta else ""
+    earlier = " (what they had before is still shown)" if status.shows_earlier and status.pending else ""
     return (
         f"{status.state}: {status.rows} rows, {status.ok} ok, {status.failed} failed, "
-        f"{status.skipped} skipped, {status.pending} pending{left}{heard}"
+        f"{status.skipped} skipped, {status.pending} pending{earlier}{left}{heard}"
     )
 
 

@@ -153,20 +153,25 @@ def verify(
         tuple[str, str] | None, typer.Option(help="Compare any two files instead: the scan and the colour picture.")
     ] = None,
     page: Annotated[int | None, typer.Option(min=0, help="With --pair: page of the scan, counted from 0.")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Restore files of _engine/ and results/ from each other.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check every output file: hash, size, luminance against the scan, tone curve and AI label.
+    """Check every output file: hash, size, luminance against the scan, tone curve and AI label; and the engine's files.
 
     Exits with 3 if anything differs."""
     if pair and output is None:
         raise typer.Exit(_verify_pair(*pair, page, as_json))
     if pair or output is None:
         raise typer.BadParameter("give an output, or --pair SCAN PICTURE")
+    if repair and sample:
+        raise typer.BadParameter("--repair looks at everything: leave --sample out")
     open_output(output)
     from pipelines.curation.verify import verify as verify_output
 
     with reported():
-        found = verify_output(output, sample)
+        found = verify_output(output, sample, repair)
     if as_json:
         print_json(found.to_json())
     else:
@@ -176,7 +181,12 @@ def verify(
             + (f"; {found.pending} rows have no result yet" if found.pending else "")
         )
         for difference in found.differences:
-            typer.echo(f"  {difference.id}: {difference.file}: {difference.what}")
+            whose = f"{difference.id}: " if difference.id else ""
+            typer.echo(f"  {whose}{difference.file}: {difference.what}")
+        for key in found.repaired:
+            typer.echo(f"  repaired: {key}")
+        if any(not difference.id for difference in found.differences):
+            typer.echo("  files of the engine are restored by: verify --repair")
     raise typer.Exit(ExitCode.ROWS_FAILED if found.differences or found.luminance_mismatches else ExitCode.OK)
 
 

@@ -112,7 +112,7 @@ def doctor(
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the embedded models: files, sizes and digests."""
-    from diffcolor.base_model import embedded_folder, weights_digest
+    from diffcolor.identity import embedded_folder, weights_digest
 
     document = []
     for part, use in ((MINI, "base model"), ("judge", "CLIP judge"), ("coarse", "coarse colorizer")):

@@ -125,6 +125,14 @@ def submit(
             help="Run rows again that failed, or whose files `verify` found damaged.", rich_help_panel=RESUMING
         ),
     ] = False,
+    replan: Annotated[
+        bool,
+        typer.Option(
+            "--replan",
+            help="Make rows anew that have a result, where the manifest or the settings have changed.",
+            rich_help_panel=RESUMING,
+        ),
+    ] = False,
     max_failures: Annotated[
         str | None,
         typer.Option(
@@ -203,6 +211,7 @@ def submit(
         gpus_per_worker=gpus_per_worker,
         cpus_per_worker=cpus_per_worker,
         retry_failed=retry_failed,
+        replan=replan,
         max_failures=max_failures,
         on_running=on_running,
         grace_seconds=grace,

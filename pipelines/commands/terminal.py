@@ -99,11 +99,11 @@ def reported() -> Iterator[None]:
     """Turns the errors that a user can do something about into a message and an exit code."""
     from diffcolor.errors import DiffColorError
     from manifests.errors import ManifestError
-    from pipelines.errors import JobError, OutputInUseError
+    from pipelines.errors import JobError, OutputInUseError, ReplanError
 
     try:
         yield
-    except ManifestError as error:
+    except (ManifestError, ReplanError) as error:
         say(str(error))
         raise typer.Exit(ExitCode.USAGE) from error
     except OutputInUseError as error:

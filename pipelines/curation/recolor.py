@@ -54,7 +54,7 @@ class Recolorer:
         store = Store(output)
         job = Ledger(store).read_job()
         self.store = Store(output, preconditions=job.preconditions)
-        self.ledger, self.plan, self.options = Ledger(self.store), job.plan, job.outputs
+        self.ledger, self.options = Ledger(self.store), job.outputs
         base_model = base_model or job.base_model
         self.config = preset_for(preset, base_model) if preset else job.config
         if etas:
@@ -76,10 +76,10 @@ class Recolorer:
             damaged) or ArtifactError (damaged, or fitted on another base model).
         """
         wanted = {request.id: request for request in requests}
-        for shard, number, row in self.ledger.outcomes(self.plan):
+        for plan, shard, number, row in self.ledger.visible():
             if row.id in wanted:
                 try:
-                    yield row.id, self._recolor(shard, number, row, wanted.pop(row.id), again)
+                    yield row.id, self._recolor((plan, shard, number), row, wanted.pop(row.id), again)
                 except (RecolorError, DiffColorError) as error:
                     yield row.id, error
             if not wanted:
@@ -104,7 +104,9 @@ class Recolorer:
             raise outcome
         return outcome[0]
 
-    def _recolor(self, shard: int, number: int, row: ResultRow, request: RecolorRequest, again: bool) -> list[Output]:
+    def _recolor(
+        self, place: tuple[str, int, int], row: ResultRow, request: RecolorRequest, again: bool
+    ) -> list[Output]:
         if row.status != OK:
             raise RecolorError(row.id, f"its status is {row.status}: {row.error_message}")
         given = tuple(output for output in row.outputs if output.source == "manifest") or row.outputs[:1]
@@ -122,7 +124,7 @@ class Recolorer:
             return replace(before, outputs=tuple((outputs | made).values()))
 
         if made:
-            row = self.ledger.amend(self.plan, shard, number, with_outputs)
+            row = self.ledger.amend(*place, with_outputs)
         outputs = {output.key: output for output in row.outputs}
         return [outputs[key] for key in keys]
 

@@ -7,6 +7,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.curation.verify_shards import check_shards
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
 from pipelines.images.formats.codecs import open_raster
@@ -40,6 +41,7 @@ class Difference:
 class Verification:
     """Counts of what was checked. `pending` rows have no result yet.
 
+    `differences` of the engine's own files have no id; `repaired` are those of them that are whole again.
     `against_input` pictures were compared with the scan itself; the others, whose input cannot be read any more, with
     the recorded sha256 of its gray values.
     """
@@ -50,38 +52,55 @@ class Verification:
     against_input: int
     luminance_mismatches: int
     differences: list[Difference]
+    repaired: tuple[str, ...] = ()
 
     def to_json(self) -> dict:
-        return asdict(self)
+        """`repaired` is there only where something was."""
+        values = asdict(self)
+        return values if self.repaired else {name: values[name] for name in values if name != "repaired"}
 
 
-def verify(output: str, sample: int | None = None) -> Verification:
-    """Reads every picture and artifact of every ok row again, and records damaged files for `submit --retry-failed`.
+def verify(output: str, sample: int | None = None, repair: bool = False) -> Verification:
+    """Reads every picture and artifact of every ok row again, and records damaged files for `submit --retry-failed`;
+    compares the engine's own files with their copies.
 
     Args:
-        sample: check only about this many rows, spread over the manifest; damage is then reported but not recorded.
+        sample: check only about this many rows, spread over the manifest, in as many shards at most; damage is then
+            reported but not recorded, and the engine's own files are not compared.
+        repair: restore engine files from their copies.
     """
     store = Store(output)
-    ledger, seen, rows = Ledger(store), 0, 0
+    ledger, rows = Ledger(store), 0
     job, tally = ledger.read_job(), _Tally()
-    every = max(1, job.rows // sample) if sample else 1
+    every, seen = max(1, job.rows // sample) if sample else 1, 0
     damaged: dict[str, list[str]] = {}
-    for row in ledger.current():
+    faults = [] if every > 1 else list(check_shards(ledger, repair))
+    lost = {(fault.plan, fault.shard) for fault in faults if fault.is_lost}
+
+    def is_wanted(plan: str, shard: int) -> bool:
+        facts = ledger.plan(plan)
+        first, end = shard * facts.shard_rows, min((shard + 1) * facts.shard_rows, facts.rows)
+        return (plan, shard) not in lost and -(-first // every) * every < end
+
+    for *_, number, row in ledger.visible(is_wanted):
         seen += 1
-        if row.status != OK or (seen - 1) % every:
+        if row.status != OK or number % every:
             continue
         rows += 1
         if files := tally.check_row(store, row, job.outputs.mark):
             damaged[row.row_digest] = sorted(files)
     if every == 1:
         ledger.write_damaged(damaged)
+    else:
+        seen = sum(ledger.counts(job.plan).values())
     return Verification(
         rows=rows,
-        pending=job.rows - seen,
+        pending=max(0, job.rows - seen),
         pictures=tally.pictures,
         against_input=tally.against_input,
         luminance_mismatches=tally.mismatches,
-        differences=tally.differences,
+        differences=[*(Difference("", one.key, one.what) for one in faults if not one.repaired), *tally.differences],
+        repaired=tuple(one.key for one in faults if one.repaired),
     )
 
 

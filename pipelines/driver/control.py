@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from pipelines.driver.signals import Signalled
-from pipelines.errors import OutputInUseError, StoreError
+from pipelines.errors import OutputInUseError, ReplanError, StoreError
 from pipelines.job import JobRequest
 from pipelines.ledger.job_file import Heartbeat
 from pipelines.progress import RunState
@@ -36,16 +36,20 @@ class RunControl:
     @contextmanager
     def held(self) -> Iterator[None]:
         """The lease while the run lasts; at its end the heartbeat says how it ended."""
+        did_nothing = self.request.dry_run
         try:
             yield
+        except ReplanError:
+            did_nothing = True
+            raise
         except BaseException as error:
             self.state = RunState.failed if isinstance(error, Exception) else RunState.stopped
             self.log("run_ended", state=self.state, error=str(error))
             raise
         finally:
             self.log.close()
-            # A dry run leaves what the last real one said.
-            last = self.lease.previous if self.request.dry_run else {**self.lease.document, "state": self.state}
+            # One that did nothing leaves what the last real one said.
+            last = self.lease.previous if did_nothing else {**self.lease.document, "state": self.state}
             with suppress(StoreError):  # the next run will see the heartbeat grow old
                 self.lease.release(**last)
 

@@ -15,6 +15,7 @@ from manifests.locations import redacted
 from pipelines.driver import cluster
 from pipelines.driver.control import LOOK_SECONDS, RunControl
 from pipelines.driver.dispatch import Dispatcher, Verdict
+from pipelines.driver.idle import nothing_to_do
 from pipelines.driver.pool import WorkerHandle, WorkerPool
 from pipelines.driver.signals import Signalled, first_signal
 from pipelines.driver.tally import Tally
@@ -69,7 +70,24 @@ def run_job(
         waiting=lambda error: notice(f"waiting: {error}"),
     )
     control = RunControl(request, store, lease, Signalled())
-    with control.held(), cluster.connected(request.address), first_signal(control.signalled):
+    with control.held():
+        if ended := nothing_to_do(request, manifest, Ledger(store)):
+            return _left_as_it_is(control, manifest, ended)
+        return _work_through(request, manifest, control, watch, notice, at_end)
+
+
+def _left_as_it_is(control: RunControl, manifest: ManifestSummary, ended: Heartbeat) -> Snapshot:
+    """The end of a run that had nothing to do."""
+    control.log("nothing_to_do", rows=manifest.rows)
+    control.state = ended.state
+    control.says(ended)
+    return Snapshot(rows=manifest.rows, ok=ended.ok, failed=ended.failed, skipped=ended.skipped, state=ended.state)
+
+
+def _work_through(
+    request: JobRequest, manifest: ManifestSummary, control: RunControl, watch: Watch, notice: Notice, at_end: AtEnd
+) -> Snapshot:
+    with cluster.connected(request.address), first_signal(control.signalled):
         request = cluster.with_device(request)
         control.log("run_started", manifest=redacted(request.manifest), rows=manifest.rows)
         with WorkerPool(request, control.log) as pool:
@@ -78,7 +96,7 @@ def run_job(
                 return Snapshot(rows=manifest.rows, state=control.state)
             run = _Run(request, manifest, control, pool, models, watch)
             if request.dry_run:
-                return run.count()
+                return run.count(notice)
             run.work()
         run.finish(at_end)
         return run.snapshot()
@@ -123,9 +141,11 @@ class _Run:
             control.lease.heartbeat()
         control.log("plan", plan=self.plan.id, rows=self.plan.total, done=self.plan.done)
 
-    def count(self) -> Snapshot:
+    def count(self, notice: Notice) -> Snapshot:
         """A dry run: the plan counts what is done, and writes nothing."""
         self.control.state = RunState.planned
+        if anew := self.plan.anew():
+            notice(f"{anew} rows have a result that would be made anew; that takes --replan")
         deque(self.plan.tasks(), maxlen=0)
         return self.snapshot()
 
@@ -133,6 +153,7 @@ class _Run:
         """After the work: checks that nothing is left, and says how the run ended."""
         if self.control.state == RunState.running:
             self.plan.check_complete()
+            self.plan.complete()
             self.control.state = RunState.finished
         if self.request.retry_failed:
             self.ledger.write_damaged(self.plan.damaged)

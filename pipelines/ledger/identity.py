@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict
+from typing import Any
 
 from diffcolor.config import Config, digest
 from diffcolor.identity import ModelIdentity
@@ -67,19 +68,37 @@ def row_digest(row: ManifestRow, settings: str) -> str:
 
 
 class ManifestDigest:
-    """Identifies a whole manifest: its rows in order, and what they carry into the results."""
+    """Identifies a whole manifest and each of its shards: the rows in order, and what they carry into the results."""
 
-    def __init__(self, carried: str) -> None:
+    def __init__(self, carried: str, shard_rows: int) -> None:
         """`carried`: names and types of the carried columns."""
-        self._sha = hashlib.sha256(carried.encode())
+        self.shard_rows, self._carried, self._count = shard_rows, carried.encode(), 0
+        self._sha = hashlib.sha256(self._carried)
+        self._shards: list[tuple[Any, Any]] = []  # of each, the hash of its rows and that of their ids
 
     def add(self, row: ManifestRow) -> None:
         """Adds the next row."""
-        self._sha.update(facts_digest(row).encode())
-        self._sha.update(
-            _digest({"group_id": row.group_id, "extra": dict(row.extra), "warnings": row.warnings}).encode()
-        )
+        if self._count % self.shard_rows == 0:
+            self._shards.append((hashlib.sha256(self._carried), hashlib.sha256()))
+        self._count += 1
+        facts = facts_digest(row)
+        carried = _digest({"group_id": row.group_id, "extra": dict(row.extra), "warnings": row.warnings})
+        content, ids = self._shards[-1]
+        for sha in (self._sha, content):
+            sha.update(facts.encode())
+            sha.update(carried.encode())
+        ids.update(sha256(row.id.encode()).encode())
 
-    def plan_id(self, settings: str, shard_rows: int) -> str:
+    def plan_id(self, settings: str) -> str:
         """Same id, same plan: a run that finds it continues it. 16 hex digits."""
-        return sha256(f"{settings}/{shard_rows}/{self._sha.hexdigest()}".encode())[:16]
+        return sha256(f"{settings}/{self.shard_rows}/{self._sha.hexdigest()}".encode())[:16]
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Of each shard, over its rows."""
+        return tuple(content.hexdigest()[:16] for content, _ in self._shards)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of each shard, over its rows' ids."""
+        return tuple(ids.hexdigest()[:16] for _, ids in self._shards)

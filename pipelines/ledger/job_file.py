@@ -13,6 +13,7 @@ from pipelines.images.rules import MAX_PIXELS
 from pipelines.job import JobRequest, OutputOptions
 from pipelines.progress import RunState, WorkerProgress
 from pipelines.values import from_values, to_values
+from pipelines.version import software
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,10 @@ class JobFile:
         submitted_at: seconds since 1970, by the driver's clock.
         manifest: its URI without secrets.
         plan: id of the plan whose results count.
+        previous: earlier plans, the latest first: until the plan has an outcome for every row, theirs stay visible.
+        extends: whether its shards can replace those of the plan before it one by one, in `results/`.
+        superseded: plans whose results the plan has taken the place of, last time.
+        software: what wrote it.
     """
 
     run: str
@@ -43,6 +48,10 @@ class JobFile:
     preconditions: bool = True
     models: ModelIdentity | None = None
     plan: str
+    previous: tuple[str, ...] = ()
+    extends: bool = False
+    superseded: tuple[str, ...] = ()
+    software: str = ""
 
     @staticmethod
     def of(request: JobRequest, rows: int, models: ModelIdentity, plan: str) -> "JobFile":
@@ -66,6 +75,7 @@ class JobFile:
             preconditions=spec.preconditions,
             models=models,
             plan=plan,
+            software=software(),
         )
 
     def to_bytes(self) -> bytes:

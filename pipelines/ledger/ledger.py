@@ -5,6 +5,8 @@ is committed once, by a conditional create of one record. When all its rows have
 file, again by conditional create, after which its records are garbage. A later generation of a shard (failed rows
 tried again, a row recoloured) is a new file; the highest counts. Objects are stored before the record that names them.
 
+A plan shares the shards that have the same rows with the plan before it. Until it has an outcome for every row, those
+of earlier plans stay visible.
 """
 
 import json
@@ -12,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
@@ -23,14 +26,24 @@ from pipelines.ledger.layout import (
     DAMAGED_KEY,
     JOB_KEY,
     PLANS,
+    Adopted,
     Closed,
     PlanFacts,
-    published_key,
     record_key,
     shard_key,
+    taken_over_key,
 )
 from pipelines.ledger.results import FAILED, OK, SKIPPED, ResultRow
-from pipelines.ledger.shard_file import carried_schema, read_table, rows_of, to_parquet
+from pipelines.ledger.results_folder import ResultsFolder
+from pipelines.ledger.shard_file import (
+    carried_schema,
+    numbered_rows_of,
+    numbered_to_parquet,
+    origin_of,
+    read_table,
+    rows_of,
+    to_parquet,
+)
 from pipelines.ledger.task import Place
 from pipelines.store.store import Store
 from pipelines.values import from_values, to_values
@@ -50,6 +63,7 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._facts: dict[str, PlanFacts] = {}
 
     # One row -------------------------------------------------------------------------------------------------------
 
@@ -74,14 +88,25 @@ class Ledger:
     # A shard -------------------------------------------------------------------------------------------------------
 
     def records(self, plan: str, shard: int, generation: int) -> dict[int, ResultRow]:
-        """The committed outcomes of an open shard by row number, amendments included."""
+        """The outcomes of an open shard by row number: taken over or committed, amendments included."""
         found = self.store.list(f"{PLANS}/{plan}/rows/{shard:06d}.{generation}")  # sorted: amendments come later
         keys = [key for key in found if _RECORD.search(key)]
+        known = self._taken_over(plan, shard) if taken_over_key(plan, shard) in found else {}
         with ThreadPoolExecutor(_READERS) as threads:
-            rows = threads.map(self._record, keys)
-            return {
-                int(key.rpartition("/")[2].partition(".")[0]): row for key, row in zip(keys, rows, strict=True) if row
-            }
+            for key, row in zip(keys, threads.map(self._record, keys), strict=True):
+                if row:
+                    known[int(key.rpartition("/")[2].partition(".")[0])] = row
+        return known
+
+    def take_over(self, plan: str, shard: int, rows: dict[int, ResultRow]) -> None:
+        """Makes outcomes of other plans those of an open shard, by row number, until it has better ones."""
+        self.store.write(taken_over_key(plan, shard), numbered_to_parquet(rows))
+
+    def _taken_over(self, plan: str, shard: int) -> dict[int, ResultRow]:
+        try:
+            return numbered_rows_of(self.store.read(taken_over_key(plan, shard)))
+        except (FileNotFoundError, ValueError, TypeError, KeyError):  # as with a record: done again
+            return {}
 
     def _record(self, key: str) -> ResultRow | None:
         """A record; None if there is none. One that cannot be read is none: its row is done again."""
@@ -90,9 +115,9 @@ class Ledger:
         except (FileNotFoundError, ValueError, TypeError, KeyError):  # not found: its shard was closed
             return None
 
-    def open_generations(self, plan: str) -> dict[int, list[int]]:
+    def open_generations(self, plan: str, closed: dict[int, Closed] | None = None) -> dict[int, list[int]]:
         """Shards with records that may not be in a closed file yet: shard to generations, sorted."""
-        closed = self.closed(plan)
+        closed = self.closed(plan) if closed is None else closed
         opened: dict[int, list[int]] = {}
         for name in filter(_GENERATION.fullmatch, self.store.folders(f"{PLANS}/{plan}/rows")):
             shard, generation = map(int, name.split("."))
@@ -120,15 +145,15 @@ class Ledger:
 
         A crash in between leaves the shard open, and closing it again finds what was written.
         """
-        content = to_parquet(rows, carried)
         key = shard_key(plan, shard, generation)
+        content = to_parquet(rows, carried, origin=key)
         if not self.store.create(key, content):
             try:
                 there = self.store.read(key)
                 rows, content = rows_of(there), there
             except (ValueError, TypeError, KeyError):  # damaged: ours takes its place
                 self.store.write(key, content)
-        self.store.write(published_key(plan, shard), content)
+        self._show(plan, shard, content)
         counts = [sum(row.status == status for row in rows) for status in (OK, FAILED, SKIPPED)]
         marker = ".".join(map(str, (f"{shard:06d}", generation, *counts)))
         self.store.write(f"{PLANS}/{plan}/closed/{marker}", b"closed")
@@ -143,7 +168,7 @@ class Ledger:
         """The rows with amendments that were written before the shard was marked closed and are not in its file yet;
         None if there are none. Later ones see the mark."""
         keys = self.store.list(f"{PLANS}/{plan}/rows/{shard:06d}.{generation}")
-        amended = [key for key in keys if not key.endswith(f".{0:06d}.json")]
+        amended = [key for key in keys if _RECORD.search(key) and not key.endswith(f".{0:06d}.json")]
         if not amended:
             return None
         first, merged = shard * self.plan(plan).shard_rows, list(rows)
@@ -154,23 +179,58 @@ class Ledger:
                 merged[index] = replace(merged[index], outputs=tuple(outputs.values()))
         return merged if merged != rows else None
 
+    def _show(self, plan: str, shard: int, content: bytes) -> None:
+        """Publishes a shard, unless `results/` would then lack a row that it has, show one twice, or one of a plan that
+        is not the output's: `settle` does it in time."""
+        try:
+            job = self.read_job()
+        except FileNotFoundError:
+            job = None
+        if job and job.plan != plan:
+            return
+        results = self.results(plan)
+        if job and job.previous:
+            moves = not job.extends or not results.ids(shard) <= {row.id for row in rows_of(content)}
+            if moves:
+                return
+        results.write(shard, content)
+
     def _show_what_counts(self, plan: str, shard: int, generation: int) -> None:
-        """Publishes the newest generation, in case a faster writer made one meanwhile, and nothing of a plan that is no
-        longer the output's."""
-        key = published_key(plan, shard)
+        """Publishes the newest generation, in case a faster writer made one meanwhile, and puts back what it wrote over
+        if the plan is no longer the output's."""
         while self.store.exists(shard_key(plan, shard, generation + 1)):
             generation += 1
-            self.store.write(key, self.store.read(shard_key(plan, shard, generation)))
+            self._show(plan, shard, self.store.read(shard_key(plan, shard, generation)))
         try:
-            current = self.read_job().plan
+            job = self.read_job()
         except FileNotFoundError:
             return
-        if current != plan:
-            self.store.delete(key)
+        results = self.results(plan)
+        if job.plan != plan and results.origin(shard) == shard_key(plan, shard, generation):
+            for shown in (job.plan, *job.previous):
+                if closed := self.closed(shown).get(shard):
+                    results.write(shard, self.shard_content(shown, shard, closed.generation))
+                    return
 
     def closed(self, plan: str) -> dict[int, Closed]:
-        """The closed shards, from their markers. A shard's file that has lost its marker counts as well, unless there
-        are records still: then its closing was interrupted, and is done again."""
+        """The closed shards: those that the plan shares with others, and its own."""
+        return {shard: one.closed for shard, one in self._adopted(plan).items()} | self.own_closed(plan)
+
+    def _adopted(self, plan: str) -> dict[int, Adopted]:
+        try:
+            return {one.shard: one for one in self.plan(plan).adopted}
+        except DamagedFileError as error:
+            if isinstance(error.error, FileNotFoundError):  # it has shared nothing yet, or is taken over again
+                return {}
+            raise
+
+    def adopted(self, plan: str) -> list[Adopted]:
+        """The shards that a plan shares with earlier ones."""
+        return list(self._adopted(plan).values())
+
+    def own_closed(self, plan: str) -> dict[int, Closed]:
+        """The shards that the plan itself has closed, from their markers. A shard's file that has lost its marker
+        counts as well, unless there are records still: then its closing was interrupted, and is done again."""
         found: dict[int, Closed] = {}
         for key in self.store.list(f"{PLANS}/{plan}/closed"):
             if name := _MARKER.search(key):
@@ -197,14 +257,34 @@ class Ledger:
         """
         return rows_of(self.shard_content(plan, shard, generation))
 
+    def shard_key(self, plan: str, shard: int, generation: int) -> str:
+        """Where a closed shard's file is: with the plan that closed it."""
+        adopted = self._adopted(plan).get(shard)
+        return shard_key(
+            adopted.home if adopted and adopted.closed.generation == generation else plan, shard, generation
+        )
+
+    def reopen(self, plan: str, shard: int) -> None:
+        """Forgets the outcomes of a closed shard whose file is lost: its rows are pending again."""
+        facts = self.plan(plan)
+        if any(one.shard == shard for one in facts.adopted):
+            self.write_plan(plan, replace(facts, adopted=tuple(one for one in facts.adopted if one.shard != shard)))
+        name = f"/{shard:06d}."
+        mine = [
+            key for folder in ("closed", "shards") for key in self.store.list(f"{PLANS}/{plan}/{folder}") if name in key
+        ]
+        self.store.delete([*mine, self.results(plan).key(shard)])
+
     def shard_content(self, plan: str, shard: int, generation: int) -> bytes:
         """A closed shard's file, or its published copy; see `shard`."""
-        key, fault = shard_key(plan, shard, generation), None
-        for place in (key, published_key(plan, shard)):
+        key, fault = self.shard_key(plan, shard, generation), None
+        copy = ResultsFolder(self.store).key(shard)
+        for place in (key, copy, ResultsFolder(self.store, plan).key(shard)):  # the last: version 0.1.0
             try:
                 content = self.store.read(place)
                 read_table(content)
-                return content
+                if place != copy or origin_of(content) == key:
+                    return content
             except StoreError:
                 raise
             except (OSError, ValueError, TypeError, KeyError) as error:  # as Arrow raises of files that are none
@@ -254,23 +334,67 @@ class Ledger:
 
     # All rows ------------------------------------------------------------------------------------------------------
 
-    def outcomes(self, plan: str) -> Iterator[tuple[int, int, ResultRow]]:
-        """Shard, row number and outcome of every row that has one, in manifest order; a shard at a time in memory."""
-        closed, opened = self.closed(plan), self.open_generations(plan)
-        for shard in sorted({*closed, *opened}):
+    def outcomes(
+        self, plan: str, closed: dict[int, Closed] | None = None, where: Callable[[int], bool] | None = None
+    ) -> Iterator[tuple[int, int, ResultRow]]:
+        """Shard, row number and outcome of every row that has one, in manifest order; a shard at a time in memory.
+
+        Args:
+            closed: all closed shards of the plan, if not given.
+            where: of which shards; all, if not given.
+        """
+        closed = self.closed(plan) if closed is None else closed
+        opened = self.open_generations(plan, closed)
+        for shard in filter(where, sorted({*closed, *opened})) if where else sorted({*closed, *opened}):
             rows = self.merged_outcomes(plan, shard, closed.get(shard), opened.get(shard, ()))
             for number in sorted(rows):
                 yield shard, number, rows[number]
 
+    def visible(self, where: Callable[[str, int], bool] | None = None) -> Iterator[tuple[str, int, int, ResultRow]]:
+        """Plan, shard, row number and outcome of every row that has one: the current plan's in manifest order; then,
+        while that is not complete, those of earlier plans for other rows. Memory: then, the ids.
+
+        Args:
+            where: of which plans' shards, by number; all, if not given.
+        """
+        job = self.read_job()
+        seen: set[str] = set()
+        for plan in (job.plan, *job.previous):
+            for shard, number, row in self.outcomes(plan, where=partial(where, plan) if where else None):
+                if not job.previous:
+                    yield plan, shard, number, row
+                elif row.id not in seen:
+                    seen.add(row.id)
+                    yield plan, shard, number, row
+
     def current(self) -> Iterator[ResultRow]:
-        """The outcomes of the current plan's rows, in manifest order; rows without one are left out."""
-        for _, _, row in self.outcomes(self.read_job().plan):
+        """The outcomes of `visible`."""
+        for *_, row in self.visible():
             yield row
+
+    def counts(self, plan: str) -> dict[str, int]:
+        """How many rows of a plan ended how: closed shards by their markers, open ones by their records."""
+        counts = dict.fromkeys(_STATUSES, 0)
+        closed = self.closed(plan)
+        opened = self.open_generations(plan, closed)
+        for number, shard in closed.items():
+            if number not in opened:
+                for name in counts:
+                    counts[name] += getattr(shard, name)
+        for number, generations in opened.items():
+            for row in self.merged_outcomes(plan, number, closed.get(number), generations).values():
+                counts[row.status] += 1
+        return counts
 
     # Plans ---------------------------------------------------------------------------------------------------------
 
     def write_plan(self, plan: str, facts: PlanFacts) -> None:
         self.store.write(f"{PLANS}/{plan}/plan.json", json.dumps(to_values(facts), indent=2).encode())
+        self.remember(plan, facts)
+
+    def remember(self, plan: str, facts: PlanFacts) -> None:
+        """Makes them the facts of a plan that may not be written yet."""
+        self._facts[plan] = facts
 
     def plan(self, plan: str) -> PlanFacts:
         """What `write_plan` wrote.
@@ -280,7 +404,9 @@ class Ledger:
         """
         key = f"{PLANS}/{plan}/plan.json"
         try:
-            return self._parsed(key, lambda content: from_values(json.loads(content), PlanFacts))
+            if plan not in self._facts:
+                self._facts[plan] = self._parsed(key, lambda content: from_values(json.loads(content), PlanFacts))
+            return self._facts[plan]
         except FileNotFoundError as error:
             raise DamagedFileError(self.store.uri, key, error) from error
 
@@ -288,19 +414,79 @@ class Ledger:
         """Ids of all plans that this output has seen."""
         return self.store.folders(PLANS)
 
-    def done_digests(self, plan: str, shard: int, generation: int) -> list[tuple[str, bool]]:
-        """Of each row of a closed shard its digest, and whether it is ok or skipped; reads those columns only."""
-        path = self.shard_content(plan, shard, generation)
-        table = pq.read_table(pa.BufferReader(path), columns=["row_digest", "status"])
-        return [(key, status != FAILED) for key, status in zip(*table.to_pydict().values(), strict=True)]
+    def digests(self, plan: str, shard: int, generation: int) -> list[tuple[str, str, str]]:
+        """Of each row of a closed shard its digest, status and id; reads those columns only."""
+        content = self.shard_content(plan, shard, generation)
+        table = pq.read_table(pa.BufferReader(content), columns=["row_digest", "status", "id"])
+        return list(zip(*(table[name].to_pylist() for name in ("row_digest", "status", "id")), strict=True))
+
+    def results(self, plan: str) -> ResultsFolder:
+        """Where a plan's shards are shown."""
+        try:
+            return ResultsFolder(self.store, None if self.plan(plan).digests else plan)
+        except DamagedFileError:
+            return ResultsFolder(self.store)
 
     def publish(self, plan: str) -> None:
-        """Makes `results/` show the closed shards of this plan, and nothing else."""
-        wanted = {published_key(plan, shard): (shard, one.generation) for shard, one in self.closed(plan).items()}
-        shown = set(self.store.list("results"))
-        self.store.delete(sorted(shown - wanted.keys()))
-        for key in sorted(wanted.keys() - shown):
-            self.store.write(key, self.shard_content(plan, *wanted[key]))
+        """Shows closed shards of the output's plan that `results/` lacks. Once there is no other plan whose results are
+        to be seen, nothing else is shown."""
+        closed, job, results = self.closed(plan), self.read_job(), self.results(plan)
+        shown = results.shards()
+        adopted = self._adopted(plan)
+        for shard, one in sorted(closed.items()):
+            if shard not in shown or (job.previous and shard not in adopted):
+                self._show(plan, shard, self.shard_content(plan, shard, one.generation))
+        if not job.previous:
+            results.keep(set(closed))
+
+    def settle(self, plan: str) -> None:
+        """The plan has an outcome for every row: `results/` shows its shards, and nothing of earlier plans any more.
+
+        Shards of which earlier plans have nothing that this one lacks are deleted when the next plan is complete, so
+        that nobody is reading them.
+        """
+        job = self.read_job()
+        if job.plan != plan or not job.previous:
+            return
+        closed, results = self.closed(plan), self.results(plan)
+        shown = results.shards()
+        same = self._adopted(plan) if job.extends else {}  # they were shown before
+        for shard, one in sorted(closed.items(), reverse=True):  # where rows moved on to later shards, none is missed
+            if shard in same and shard in shown and same[shard].closed == one:
+                continue
+            content = self.shard_content(plan, shard, one.generation)
+            if (origin := origin_of(content)) is None or results.origin(shard) != origin:
+                results.write(shard, content)
+        results.keep(set(closed))
+        self.write_job(replace(job, previous=(), extends=False, superseded=job.previous))
+        for other in job.superseded:
+            if other not in (plan, *job.previous):
+                self.forget(other, plan)
+
+    def forget(self, other: str, plan: str) -> list[str]:
+        """Deletes the shards of another plan of which the shard of the same number of `plan` has every row; its other
+        files, too, once it has no shard left.
+
+        Returns:
+            The keys that were deleted.
+        """
+        closed, gone = self.closed(plan), []
+        used = {one.shard for one in self._adopted(plan).values() if one.home == other}
+        own = self.own_closed(other)
+        for shard, one in own.items():
+            if shard in used or shard not in closed:
+                continue
+            there = {digest for digest, _, _ in self.digests(plan, shard, closed[shard].generation)}
+            if {digest for digest, _, _ in self.digests(other, shard, one.generation)} <= there:
+                gone.append(shard)
+        names = tuple(f"/{shard:06d}." for shard in gone)
+        files = self.store.list(f"{PLANS}/{other}")
+        if len(gone) < len(own) or self.open_generations(other):
+            files = [key for key in files if any(name in key for name in names)]
+        self.store.delete(files)
+        self.store.prune(f"{PLANS}/{other}")
+        self._facts.pop(other, None)
+        return files
 
     # Damage --------------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ def summarize(request: JobRequest) -> ManifestSummary:
 
     def read() -> ManifestSummary:
         carried = extra_columns(read_schema(request.manifest), request.columns).remove_metadata()
-        digest = ManifestDigest(str(carried))
+        digest = ManifestDigest(str(carried), request.shard_rows)
         before, place = stamp(request.manifest), f"{absolute(request.spec.output).rstrip('/')}/"
         inside: list[Problem] = []
 

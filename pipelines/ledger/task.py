@@ -9,7 +9,7 @@ from manifests.locations import redacted
 from manifests.schema import ManifestRow
 from pipelines.job import JobSpec
 from pipelines.ledger.results import FAILED, Output, ResultRow
-from pipelines.version import SYSTEM, VERSION, commit
+from pipelines.version import software
 
 _NO_PRECONDITIONS = "the output store ignores conditional writes: of two runs at once, the later result counts"
 
@@ -55,7 +55,7 @@ def blank_result(task: Task, spec: JobSpec, models: ModelIdentity) -> ResultRow:
         config_digest=digest(spec.config),
         prompt_writer=row.prompt_writer,
         outputs=task.kept,
-        software=f"{SYSTEM} {VERSION}" + (f" ({commit()})" if commit() else ""),
+        software=software(),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         warnings=(*row.warnings, *(() if spec.preconditions else (_NO_PRECONDITIONS,))),
     )

@@ -27,10 +27,16 @@ def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
     def fingerprint(key: str) -> bytes:
         return bytes.fromhex(sha256(key.encode())[:32])
 
-    for plan in ledger.plans():
-        for _, _, row in ledger.outcomes(plan):
+    plans, job = ledger.plans(), ledger.read_job()
+    shared = {(one.home, one.shard, one.closed.generation) for plan in plans for one in ledger.adopted(plan)}
+    for plan in plans:
+        for _, _, row in ledger.outcomes(plan, ledger.own_closed(plan)):
             named |= {fingerprint(key) for key in row.files}
-        yield from _leftovers(ledger, plan)
+        yield from _leftovers(ledger, plan, shared)
+    live, used = (job.plan, *job.previous, *job.superseded), {(home, shard) for home, shard, _ in shared}
+    known = {bytes.fromhex(row.row_digest[:32]) for _, _, row in ledger.outcomes(job.plan)}
+    for plan in set(plans) - set(live):
+        yield from _superseded(ledger, plan, known, used)
     now = store.clock()
 
     def is_old(key: str, age: timedelta) -> bool:
@@ -58,6 +64,21 @@ def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
             yield key
 
 
+def _superseded(ledger: Ledger, plan: str, known: set[bytes], used: set[tuple[str, int]]) -> list[str]:
+    """Files of the shards of an old plan of which the output's has every row; all, once it has no other shards."""
+    closed = ledger.own_closed(plan)
+    gone = [
+        shard
+        for shard, one in closed.items()
+        if (plan, shard) not in used
+        and all(bytes.fromhex(digest[:32]) in known for digest, *_ in ledger.digests(plan, shard, one.generation))
+    ]
+    files = ledger.store.list(f"{PLANS}/{plan}")
+    if len(gone) == len(closed) and not ledger.open_generations(plan):
+        return files
+    return [key for key in files if any(f"/{shard:06d}." in key for shard in gone)]
+
+
 def collect(
     store: Store,
     grace_hours: float = 24.0,
@@ -73,12 +94,14 @@ def collect(
     if lost():
         return 0
     store.delete(keys)
+    store.prune(PLANS)
     return len(keys)
 
 
-def _leftovers(ledger: Ledger, plan: str) -> list[str]:
-    """Records of closed shards, and files of generations that do not count any more."""
-    closed, opened = ledger.closed(plan), ledger.open_generations(plan)
+def _leftovers(ledger: Ledger, plan: str, shared: set[tuple[str, int, int]]) -> list[str]:
+    """Records of closed shards, and files of generations that do not count any more, here or in another plan."""
+    closed = ledger.closed(plan)
+    opened = ledger.open_generations(plan, closed)
     left = []
     for key in ledger.store.list(f"{PLANS}/{plan}/rows"):
         name = _OURS.match(key.split("/")[-2])
@@ -86,7 +109,12 @@ def _leftovers(ledger: Ledger, plan: str) -> list[str]:
             left.append(key)
     for folder in ("shards", "closed"):
         for key in ledger.store.list(f"{PLANS}/{plan}/{folder}"):
-            name = _OURS.match(key.rpartition("/")[2])
-            if name and int(name[1]) in closed and int(name[2]) < closed[int(name[1])].generation:
-                left.append(key)
+            if name := _OURS.match(key.rpartition("/")[2]):
+                shard, generation = int(name[1]), int(name[2])
+                if (
+                    shard in closed
+                    and generation < closed[shard].generation
+                    and (plan, shard, generation) not in shared
+                ):
+                    left.append(key)
     return left

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from diffcolor.base_model import embedded_folder
 from diffcolor.config import MINI, NO_BASE
 from diffcolor.errors import BaseModelError
+from diffcolor.identity import embedded_folder
 from diffcolor.prompts import prompt_advice
 from diffcolor.words import EVERY_WORD, embedded_vocabulary
 from manifests.schema import ManifestRow

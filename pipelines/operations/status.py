@@ -25,6 +25,7 @@ class JobStatus:
         heartbeat_age: seconds.
         host: of the driver.
         preconditions: whether the store keeps conditional writes.
+        shows_earlier: whether pending rows show what they had before the manifest or the settings changed.
         errors: the last rows that failed.
     """
 
@@ -42,11 +43,14 @@ class JobStatus:
     heartbeat_age: float | None
     host: str | None
     preconditions: bool
+    shows_earlier: bool
     workers: tuple[WorkerProgress, ...]
     errors: tuple[FailedRow, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return to_values(self)
+        """`shows_earlier` is there only where it is true."""
+        values = to_values(self)
+        return values if self.shows_earlier else {name: values[name] for name in values if name != "shows_earlier"}
 
 
 def status(store: Store) -> JobStatus:
@@ -63,7 +67,7 @@ def status(store: Store) -> JobStatus:
     if is_running and heartbeat.plan == job.plan:
         counts = {OK: heartbeat.ok, FAILED: heartbeat.failed, SKIPPED: heartbeat.skipped}
     else:
-        counts = _counted(ledger, job.plan)
+        counts = ledger.counts(job.plan)
     return JobStatus(
         output=store.uri,
         run=job.run,
@@ -79,6 +83,7 @@ def status(store: Store) -> JobStatus:
         heartbeat_age=round(lease.age, 1) if lease else None,
         host=lease.holder.host if lease else None,
         preconditions=job.preconditions,
+        shows_earlier=bool(job.previous),
         workers=heartbeat.workers if is_running else (),
         errors=heartbeat.errors,
     )
@@ -90,20 +95,6 @@ def _heartbeat(lease: LeaseState | None) -> Heartbeat:
         return Heartbeat.from_json(lease.heartbeat if lease else {})
     except BadValueError:
         return Heartbeat()
-
-
-def _counted(ledger: Ledger, plan: str) -> dict[str, int]:
-    """Closed shards by their markers, open ones by their records."""
-    counts = dict.fromkeys((OK, FAILED, SKIPPED), 0)
-    closed, opened = ledger.closed(plan), ledger.open_generations(plan)
-    for number, shard in closed.items():
-        if number not in opened:
-            for name in counts:
-                counts[name] += getattr(shard, name)
-    for number, generations in opened.items():
-        for row in ledger.merged_outcomes(plan, number, closed.get(number), generations).values():
-            counts[row.status] += 1
-    return counts
 
 
 def outputs(root: Store) -> Iterator[str]:

@@ -1,11 +1,13 @@
 """A folder on any fsspec store, addressed by keys below its root."""
 
 import errno
+import os
 import posixpath
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -190,6 +192,13 @@ class Store:
         for first in range(0, len(wanted), 1000):
             paths = [self.path(key) for key in wanted[first : first + 1000]]
             self._do("delete", wanted[first], partial(_remove_all, self.fs, paths))
+
+    def prune(self, prefix: str) -> None:
+        """Removes folder `prefix` and those below it that hold nothing; only a local store can have such."""
+        if self.is_local:
+            for folder, _, _ in os.walk(self.path(prefix), topdown=False):
+                with suppress(OSError):  # it holds something
+                    os.rmdir(folder)
 
     def temporary_files(self, prefix: str) -> list[str]:
         """Files that a killed writer left below folder `prefix`; only a local store can have them."""

@@ -8,9 +8,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from diffcolor.base_model import embedded_folder
 from diffcolor.colorize import Fitted, fit, recolor
 from diffcolor.config import ANTI_COLOR_PROMPTS, PRESETS
+from diffcolor.identity import embedded_folder
 from diffcolor.lora import init_lora
 from diffcolor.luminance import soft_luma
 from diffcolor.models import load_models

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from diffcolor.config import PRESETS
 from pipelines.driver import cluster, run
 from pipelines.driver.run import run_job
-from pipelines.errors import JobError, OutputInUseError, StoreError
+from pipelines.errors import JobError, OutputInUseError, ReplanError, StoreError
 from pipelines.operations.status import request_stop, status
 from pipelines.store import lease
 from pipelines.store.lease import acquire, read_lease
@@ -204,3 +205,43 @@ def test_a_frozen_driver_that_thaws_changes_nothing(tmp_path, out, processes):
         os.kill(frozen.pid, signal.SIGCONT)
     finish(frozen, 7)
     assert check_store(ids(30), out) == before
+
+
+# Nights -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_night_with_nothing_to_do_asks_for_no_worker(local_ray, tmp_path, out, monkeypatch):
+    """And one row more is done, with the old ones left as they are."""
+    for module in ("pipelines.driver.idle", "pipelines.ledger.job_file"):
+        monkeypatch.setattr(f"{module}.software", lambda: "diffcolor-batch 1.0")
+    table = manifest(tmp_path, {3: "fails"}, 12)
+    first = run_job(quick_request(table, out))
+    assert (first.ok, first.failed) == (11, 1)
+    before = {path: path.stat().st_mtime_ns for path in Path(out, "results").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "start_workers", None)
+        patch.setattr(cluster, "connected", None)
+        again = run_job(quick_request(table, out))
+        assert (again.state, again.ok, again.failed) == ("finished", 11, 1)
+        assert (status(Store(out)).state, status(Store(out)).ok) == ("finished", 11)
+        assert len(events(out, "run_ended")) == 1
+        with pytest.raises(TypeError):
+            run_job(quick_request(table, out, retry_failed=True))
+    grown = run_job(quick_request(manifest(tmp_path, {3: "fails"}, 13), out, replan=False))
+    assert (grown.ok, grown.failed, grown.imported) == (12, 1, 12)
+    assert [row["id"] for row in results(out)] == ids(13)
+    assert before[Path(out, "results", "000000.parquet")] == Path(out, "results", "000000.parquet").stat().st_mtime_ns
+
+
+def test_other_settings_on_a_finished_output_ask_first(local_ray, tmp_path, out, capsys):
+    table = manifest(tmp_path, {}, 12)
+    run_job(quick_request(table, out))
+    request, said = quick_request(table, out, replan=False), []
+    other = replace(request, spec=replace(request.spec, config=PRESETS["balanced"]))
+    with pytest.raises(ReplanError, match="results of 12 rows"):
+        run_job(other)
+    check_store(ids(12), out)
+    run_job(replace(other, dry_run=True), notice=said.append)
+    assert said == ["12 rows have a result that would be made anew; that takes --replan"]
+    assert run_job(replace(other, replan=True)).ok == 12
+    check_store(ids(12), out)

@@ -1,20 +1,23 @@
 """Plans, shards and records without Ray: every outcome once, whoever writes and whenever he dies."""
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
 from diffcolor.identity import ModelIdentity
-from pipelines.errors import JobError
+from pipelines.errors import JobError, ReplanError
 from pipelines.ledger.layout import PlanFacts
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.manifest_summary import summarize
 from pipelines.ledger.plan import Plan
 from pipelines.ledger.results import FAILED, OK, SKIPPED, Output, ResultRow
 from pipelines.ledger.task import Place, blank_result
+from pipelines.operations.gc import collect
 from pipelines.store.store import Store
 from tests.check_store import results
 from tests.conftest import write_manifest
@@ -174,10 +177,13 @@ def work(plan: Plan, worker: QuickWorker, most: int = 10**9, status: str = OK) -
         row = replace(blank_result(task, worker.spec, worker.identity), status=status)
         plan.finish(task.place, worker.ledger.commit(task.place, row, "a"))
         ran.append(task.row.id)
+    if plan.done == plan.total:
+        plan.complete()
     return ran
 
 
 def begin(tmp_path, table, settings="settings", **options) -> Plan:
+    options = {"replan": True, **options}
     request = quick_request(write_manifest(tmp_path / "m.parquet", table), str(tmp_path / "out"), **options)
     plan = Plan(request, Ledger(Store(request.spec.output)), summarize(request), settings)
     plan.write(ModelIdentity(base_model="m", base_model_digest="1", judge="j", judge_digest="2"))
@@ -227,11 +233,15 @@ def test_another_plan_takes_over_what_is_the_same_work(tmp_path, worker, change)
     assert plan.imported == (0 if change == "nothing" else len(table) - expected)
 
 
-def test_a_half_done_plan_is_taken_over_too_but_not_its_failures(tmp_path, worker):
+def test_a_half_done_plan_is_taken_over_too_and_its_failures_are_tried_again_only_when_asked(tmp_path, worker):
     work(begin(tmp_path, rows(25)), worker, 12)
     work(begin(tmp_path, rows(25)), worker, 2, status=FAILED)
     work(begin(tmp_path, rows(25)), worker, 1, status=SKIPPED)
-    assert work(begin(tmp_path, rows(25)[::-1]), worker) == [f"r{k}" for k in (*range(24, 14, -1), 13, 12)]
+    begun = begin(tmp_path, rows(25)[::-1])
+    assert begun.imported == 15
+    assert begun.ledger.counts(begun.id) == {OK: 12, FAILED: 2, SKIPPED: 1}
+    assert work(begin(tmp_path, rows(25)[::-1]), worker) == [f"r{k}" for k in range(24, 14, -1)]
+    assert work(begin(tmp_path, rows(26)[::-1], retry_failed=True), worker) == ["r25", "r13", "r12"]
 
 
 def test_failed_rows_run_again_in_a_new_generation_only_when_asked(tmp_path, worker):
@@ -356,14 +366,128 @@ def test_a_dry_run_counts_what_is_there_and_writes_nothing(tmp_path, worker):
     assert worker.store.list("") == before
 
 
-def test_results_show_the_current_plan_alone_at_any_time(tmp_path, worker):
-    work(begin(tmp_path, rows(25)), worker)
+def shown(tmp_path) -> list[str]:
+    return [row["id"] for row in results(str(tmp_path / "out"))]
+
+
+def test_the_results_of_an_earlier_plan_are_seen_until_there_are_new_ones(tmp_path, worker):
+    first = begin(tmp_path, rows(25))
+    work(first, worker)
     plan = begin(tmp_path, rows(25), "others")
-    assert results(str(tmp_path / "out")) == []
+    assert shown(tmp_path) == [f"r{k}" for k in range(25)]
     work(plan, worker, 12)
-    assert len(results(str(tmp_path / "out"))) == 10
+    assert shown(tmp_path) == [f"r{k}" for k in range(25)]
+    new = {row.row_digest for _, _, row in worker.ledger.outcomes(plan.id)}
+    assert [row["row_digest"] in new for row in results(str(tmp_path / "out"))] == [True] * 10 + [False] * 15
+    assert sum(row.row_digest in new for row in worker.ledger.current()) == 12
+    assert sorted(row.id for row in worker.ledger.current()) == sorted(shown(tmp_path))
+    assert worker.ledger.read_job().previous == (first.id,)
+    work(begin(tmp_path, rows(25), "others"), worker)
+    assert worker.ledger.read_job().previous == ()
+    assert {row.row_digest for row in worker.ledger.current()} >= new
     begin(tmp_path, rows(25))
-    assert len(results(str(tmp_path / "out"))) == 25, "the old plan is whole still"
+    assert len(shown(tmp_path)) == 25, "the old plan is whole still"
+
+
+def test_rows_that_have_a_result_are_made_anew_only_when_asked(tmp_path, worker):
+    work(begin(tmp_path, rows(25), replan=False), worker)
+    for table, settings, count in (
+        (rows(25), "others", 25),
+        ([{**rows(1)[0], "seed": 9}, *rows(30)[1:]], "settings", 1),
+    ):
+        with pytest.raises(ReplanError, match=f"results of {count} rows") as refused:
+            begin(tmp_path, table, settings, replan=False)
+        assert "--replan" in str(refused.value)
+        assert shown(tmp_path) == [f"r{k}" for k in range(25)]
+        assert worker.ledger.read_job().rows == 25
+    assert work(begin(tmp_path, rows(30), replan=False), worker) == [f"r{k}" for k in range(25, 30)]
+    assert work(begin(tmp_path, rows(12), replan=False), worker) == []
+    assert work(begin(tmp_path, rows(30)[::-1], replan=False), worker) == []
+
+
+GROWTH = {
+    "more rows": rows(37),
+    "rows before": [*({**row, "id": f"new-{row['id']}"} for row in rows(7)), *rows(25)],
+    "another order": rows(25)[::-1],
+    "a changed row": [*rows(12), {**rows(13)[12], "seed": 3}, *rows(30)[13:]],
+    "rows fewer": rows(14),
+}
+
+
+@contextmanager
+def calls_of(names: tuple[str, ...], fatal: int = -1) -> Iterator[list[str]]:
+    """The calls of a store's methods; the one of number `fatal` is not made, and ends all."""
+    calls: list[str] = []
+
+    def noted(name: str):
+        real = getattr(Store, name)
+
+        def call(self, *given):
+            if len(calls) == fatal:
+                raise KeyboardInterrupt
+            calls.append(name)
+            return real(self, *given)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.setattr(Store, name, noted(name))
+        yield calls
+
+
+@pytest.mark.parametrize("change", GROWTH)
+def test_a_run_that_is_killed_at_any_moment_hides_no_result(tmp_path, worker, change):
+    """At each write, create and delete in turn; the next run goes on from there."""
+    work(begin(tmp_path, rows(25)), worker)
+    table, expected = GROWTH[change], {f"r{k}" for k in range(25)}
+    ids = [row["id"] for row in table]
+    for fatal in range(10_000):
+        try:
+            with calls_of(("create", "write", "delete"), fatal):
+                plan = begin(tmp_path, table)
+                work(plan, worker)
+                break
+        except KeyboardInterrupt:
+            pass
+        fresh = Ledger(Store(str(tmp_path / "out")))
+        seen = [row.id for row in fresh.current()]
+        assert len(seen) == len(set(seen))
+        assert set(seen) >= expected & {*ids} or set(seen) >= expected, fatal
+        in_results = shown(tmp_path)
+        assert set(in_results) >= expected & {*ids}, fatal
+        moved = change in ("rows before", "another order")  # then one may be seen twice, but never is one missing
+        assert moved or len(in_results) == len(set(in_results)), fatal
+    assert fatal > 3
+    assert shown(tmp_path) == ids
+    assert [row.id for row in fresh.current()] == ids
+    assert fresh.read_job().previous == ()
+
+
+def test_a_manifest_that_grows_every_night_costs_the_night(tmp_path, worker):
+    """Shards with the same rows are shared, their files in results/ stay, and what is superseded goes."""
+    work(begin(tmp_path, rows(200)), worker)
+    one_plan = sum(path.stat().st_size for path in (tmp_path / "out" / "_engine").rglob("*.parquet"))
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()}
+    asked = []
+    for night in range(1, 31):
+        with calls_of(("read", "create", "write", "list", "folders", "delete", "exists")) as calls:
+            plan = begin(tmp_path, rows(200 + 2 * night), replan=False)
+            assert work(plan, worker) == [f"r{k}" for k in (198 + 2 * night, 199 + 2 * night)]
+        assert plan.imported == 198 + 2 * night
+        asked.append(len(calls))
+    assert max(asked) < 90, "requests of a night with two new rows"
+    assert max(asked[20:]) <= max(asked[:10]), "whatever the number of nights before it"
+    stored = sum(path.stat().st_size for path in (tmp_path / "out" / "_engine").rglob("*.parquet"))
+    assert stored < 2 * one_plan * 260 / 200
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert shown(tmp_path) == [f"r{k}" for k in range(260)]
+    store = worker.ledger.store
+    assert len(store.folders("_engine/plans")) < 12, "those whose shards are still in use"
+    before = [row.row_digest for row in worker.ledger.current()]
+    collect(store, grace_hours=0)
+    assert [row.row_digest for row in worker.ledger.current()] == before
+    assert work(begin(tmp_path, rows(200)), worker) == [], "and an old plan's rows are known still"
 
 
 def test_a_manifest_whose_store_fails_half_way_is_read_on_from_there(tmp_path, worker, monkeypatch):

@@ -73,3 +73,54 @@ def test_damage_is_named_and_loses_nothing(unpacked, tmp_path, kind, way):
             assert (output / key).exists(), f"gc took {key}"
     if kind in ("shard", "marker", "lease", "beat", "events"):  # there is a copy, or it can be done without
         assert [row.id for row in Ledger(Store(str(output))).current()] == [row.id for row in rows]
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "foreign name beside it"])
+@pytest.mark.parametrize("kind", ["shard", "published"])
+def test_a_file_of_the_engine_is_restored_from_its_copy(unpacked, tmp_path, kind, way):
+    output = tmp_path / "finished"
+    shutil.copytree(unpacked / "finished", output)
+    before = {path: path.read_bytes() for path in output.glob(FILES[kind]) if path.name != "000000.0.parquet"}
+    for path in before:
+        WAYS[way](path)
+    done = run("verify", output, tmp_path)
+    assert done.exit_code == 3
+    assert done.stdout.count("not what was written") + done.stdout.count("missing") == len(before)
+    assert "verify --repair" in done.stdout
+    done = CliRunner().invoke(app, ["verify", str(output), "--repair"])
+    assert (done.exit_code, done.stdout.count("repaired: ")) == (0, len(before))
+    assert {path: path.read_bytes() for path in before} == before
+    assert run("verify", output, tmp_path).exit_code == 0
+
+
+def test_a_shard_that_is_lost_with_its_copy_is_opened_again(unpacked, tmp_path):
+    output = tmp_path / "finished"
+    shutil.copytree(unpacked / "finished", output)
+    lost = sorted(output.glob(FILES["shard"]))[1]  # the last generation of the first shard
+    number, rows = lost.name.partition(".")[0], len(list(Ledger(Store(str(output))).current()))
+    for path in (lost, *output.glob(f"results/*-{number}.parquet")):
+        path.write_bytes(b"lost")
+    done = CliRunner().invoke(app, ["verify", str(output)])
+    assert done.exit_code == 3, done.output
+    assert "lost with its copy" in done.stdout
+    done = CliRunner().invoke(app, ["verify", str(output), "--repair"])
+    assert done.exit_code == 0, done.output
+    left = [row.id for row in Ledger(Store(str(output))).current()]
+    assert 0 < len(left) < rows
+    assert f"{rows - len(left)} pending" in run("status", output, tmp_path).stdout
+
+
+def test_a_sample_reads_no_more_shards_than_it_has_rows(unpacked, tmp_path, monkeypatch):
+    read: list[int] = []
+    real = Ledger.merged_outcomes
+
+    def noted(self, plan, shard, *more):
+        read.append(shard)
+        return real(self, plan, shard, *more)
+
+    monkeypatch.setattr(Ledger, "merged_outcomes", noted)
+    output = tmp_path / "finished"
+    shutil.copytree(unpacked / "finished", output)
+    done = CliRunner().invoke(app, ["verify", str(output), "--sample", "1"])
+    assert done.stdout.startswith("1 rows")
+    assert read == [0]
