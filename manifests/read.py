@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
@@ -47,10 +48,30 @@ def stamp(uri: str) -> list[tuple]:
 
 
 def read_schema(uri: str) -> pa.Schema:
-    """Schema of the first part."""
+    """Schema of the first part, with the columns that its folders name."""
     fs, files = parts(uri)
     with _opened(uri, fs, files[0]) as file:
-        return file.schema_arrow
+        return _with_folders(file.schema_arrow, folders_of(uri, fs, files[0]))
+
+
+def folders_of(uri: str, fs: fsspec.AbstractFileSystem, path: str) -> dict[str, str]:
+    """The columns of a part that are the names of its folders, as Hive, Spark and DuckDB write them: `fonds=x/`.
+
+    A column of ours that is no text is none of them.
+    """
+    root = fs._strip_protocol(uri).rstrip("/") + "/"
+    pairs = (folder.partition("=") for folder in path.removeprefix(root).split("/")[:-1])
+    named = {name: unquote(value) for name, equals, value in pairs if name and equals}
+    return {
+        name: value for name, value in named.items() if name not in COLUMNS or SCHEMA.field(name).type == pa.string()
+    }
+
+
+def _with_folders(schema: pa.Schema, folders: Mapping[str, str]) -> pa.Schema:
+    for name in folders:
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, pa.string()))
+    return schema
 
 
 def _opened(uri: str, fs: fsspec.AbstractFileSystem, path: str) -> pq.ParquetFile:
@@ -67,6 +88,7 @@ def read_rows(
     columns: Mapping[str, str] | None = None,
     default_caption: str | None = None,
     validator: Validator | None = None,
+    default_page: int | None = None,
 ) -> Iterator[ManifestRow]:
     """Streams the valid rows of a manifest; problems gather in `validator`.
 
@@ -75,11 +97,12 @@ def read_rows(
         columns: our name to the file's name, for manifests with other headings.
         default_caption: used for rows with an empty caption; without it such a row is a problem.
         validator: collects problems over the whole stream. Without one, the first batch with a problem raises.
+        default_page: used for rows without a page, where there is no validator.
 
     Raises:
         ManifestError: the file cannot be read or its columns have wrong types; or see `validator`.
     """
-    return (row for _, row in numbered_rows(uri, columns, default_caption, validator))
+    return (row for _, row in numbered_rows(uri, columns, default_caption, validator, default_page=default_page))
 
 
 def numbered_rows(
@@ -88,11 +111,12 @@ def numbered_rows(
     default_caption: str | None = None,
     validator: Validator | None = None,
     wanted: Callable[[int, int], bool] = lambda _first, _end: True,
+    default_page: int | None = None,
 ) -> Iterator[tuple[int, ManifestRow]]:
     """As `read_rows`, with row numbers from 0. Batches of rows [first, end) that are not `wanted` are not checked."""
     fs, files = parts(uri)
     renamed = {theirs: ours for ours, theirs in (columns or {}).items()}
-    checker = validator or Validator(folder_of(uri), default_caption)
+    checker = validator or Validator(folder_of(uri), default_caption, default_page=default_page)
     number = 0
     for path in files:
         with _opened(uri, fs, path) as file:
@@ -109,7 +133,7 @@ def numbered_rows(
                 except (ValueError, OverflowError) as error:  # such as a time in nanoseconds, which Python lacks
                     message = f"{path}: a value in row {number} or later cannot be read ({error})"
                     raise ManifestError(uri, [Problem("bad_value", None, None, message)]) from error
-                for values in records:
+                for values in ({**folders_of(uri, fs, path), **record} for record in records):
                     row = checker.check(number, values)
                     number += 1
                     if row is not None:
@@ -123,6 +147,7 @@ def validated(
     columns: Mapping[str, str] | None = None,
     default_caption: str | None = None,
     seen: Callable[[ManifestRow], None] = lambda _row: None,
+    default_page: int | None = None,
 ) -> int:
     """Checks a whole manifest without keeping it; returns its number of rows.
 
@@ -134,12 +159,12 @@ def validated(
     """
     fs, files = parts(uri)
     differing = _differing_parts(uri, fs, files, columns)
-    validator, count = Validator(folder_of(uri), default_caption), 0
+    validator, count = Validator(folder_of(uri), default_caption, default_page=default_page), 0
     for row in read_rows(uri, columns, default_caption, validator):
         seen(row)
         count += 1
     if repeated := validator.repeated_ids():  # rare enough for a second pass that finds their rows
-        validator = Validator(folder_of(uri), default_caption, repeated)
+        validator = Validator(folder_of(uri), default_caption, repeated, default_page)
         deque(read_rows(uri, columns, default_caption, validator), maxlen=0)
     validator.problems[:0] = differing
     if not count and not validator.problems:
@@ -156,7 +181,8 @@ def _differing_parts(
     carried = []
     for path in files:
         with _opened(uri, fs, path) as file:
-            carried.append(extra_columns(file.schema_arrow, columns).remove_metadata())
+            whole = _with_folders(file.schema_arrow, folders_of(uri, fs, path))
+            carried.append(extra_columns(whole, columns).remove_metadata())
     return [
         Problem("parts_differ", None, None, f"{path} carries {_named(schema)}, {files[0]} {_named(carried[0])}")
         for path, schema in zip(files, carried, strict=True)

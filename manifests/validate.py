@@ -104,10 +104,18 @@ class Validator:
         base: folder that relative image paths start from.
         default_caption: used for rows with an empty caption, which get a warning.
         repeated: the `repeated_ids` of an earlier pass; without them no duplicate is reported.
+        default_page: used for rows without a page.
     """
 
-    def __init__(self, base: str, default_caption: str | None = None, repeated: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        base: str,
+        default_caption: str | None = None,
+        repeated: frozenset[int] = frozenset(),
+        default_page: int | None = None,
+    ) -> None:
         self.base, self.default_caption, self.repeated = base, default_caption, repeated
+        self.default_page = default_page
         self.problems: list[Problem] = []
         self._ids = array("Q")
         self._first_row: dict[str, int] = {}
@@ -145,6 +153,7 @@ class Validator:
         if seed is not None and not 0 <= seed < 2**63:
             fault("bad_seed", f"seed {seed} is outside 0 .. 2^63-1")
         page, regions, toned = values.get("page"), values.get("regions") or (), values.get("toned") or None
+        page = self.default_page if page is None else page
         if page is not None and page < 0:
             fault("bad_page", f"page {page}; pages count from 0")
         if any(len(box or ()) != 4 or any(side is None or side < 0 for side in box) or 0 in box[2:] for box in regions):

@@ -138,6 +138,7 @@ class JobRequest:
 
     Attributes:
         columns: our column name to the manifest's.
+        default_caption, default_page: of rows that have none.
         address: None for an embedded Ray, "auto" inside a cluster.
         workers: number of worker processes; default one per GPU, or one on a machine without.
         gpus_per_worker, cpus_per_worker: what Ray reserves for each.
@@ -159,6 +160,7 @@ class JobRequest:
     spec: JobSpec
     columns: dict[str, str] = field(default_factory=dict)
     default_caption: str | None = None
+    default_page: int | None = None
     address: str | None = None
     workers: int | None = None
     gpus_per_worker: float | None = None

@@ -11,6 +11,7 @@ from pipelines.commands.terminal import (
     BaseModelOption,
     ColumnOption,
     DefaultCaption,
+    DefaultPage,
     Json,
     MaxPixelsOption,
     TonedOption,
@@ -120,6 +121,7 @@ def validate(
     manifest: str,
     column: ColumnOption = None,
     default_caption: DefaultCaption = None,
+    page: DefaultPage = None,
     base_model: BaseModelOption = MINI,
     look: Annotated[
         int | None, typer.Option(min=1, help="Also read about this many of the images, spread over the manifest.")
@@ -139,13 +141,13 @@ def validate(
 
     rules = Rules(max_pixels=max_pixels, toned=toned, assume_srgb=assume_srgb)
     with reported():
-        count = validated(manifest, columns(column), default_caption)
+        count = validated(manifest, columns(column), default_caption, default_page=page)
         prompts, advice = PromptSurvey(base_model), Kinds()
         if look:
             from pipelines.operations.input_survey import InputSurvey
 
             outlook, every = InputSurvey(), max(1, count // look)
-        for number, row in enumerate(read_rows(manifest, columns(column), default_caption)):
+        for number, row in enumerate(read_rows(manifest, columns(column), default_caption, default_page=page)):
             for text in prompts.advice(row):
                 advice.add(text.partition(":")[0], f"row {number} ({row.id}): {text}")
             if look and number % every == 0:

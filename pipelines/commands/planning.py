@@ -12,6 +12,7 @@ from pipelines.commands.terminal import (
     BaseModelOption,
     ColumnOption,
     DefaultCaption,
+    DefaultPage,
     DeviceOption,
     ImagesPerStep,
     Json,
@@ -38,6 +39,7 @@ def estimate(
     start: StartOption = None,
     column: ColumnOption = None,
     default_caption: DefaultCaption = None,
+    page: DefaultPage = None,
     device: DeviceOption = Device.auto,
     images_per_step: ImagesPerStep = IMAGES_PER_STEP,
     workers: Annotated[int, typer.Option(min=1, help="Number of workers the job will use.")] = 1,
@@ -52,10 +54,10 @@ def estimate(
     from pipelines.operations.estimate import estimate as estimated
 
     with reported():
-        rows = validated(manifest, columns(column), default_caption)
+        rows = validated(manifest, columns(column), default_caption, default_page=page)
         wanted = min(rows, batches * images_per_step)
         every = max(1, rows // wanted)
-        spread = islice(read_rows(manifest, columns(column), default_caption), 0, None, every)
+        spread = islice(read_rows(manifest, columns(column), default_caption, default_page=page), 0, None, every)
         sample = list(islice(spread, wanted))
         spec = JobSpec(
             output="",

@@ -44,12 +44,14 @@ def run_here(request: JobRequest, as_json: bool = False) -> ExitCode:
 def run_in_cluster(request: JobRequest, address: str, env: list[str], follow: bool) -> int:
     """Has a driver in the cluster run the job; the exit code is read from the output store."""
     from pipelines.driver.ray_job import EndedEarlyError, RayJob, end_of_run
+    from pipelines.operations.status import note_submitted
     from pipelines.store.store import Store
 
     if missing := [name for name in env if name not in os.environ]:
         raise typer.BadParameter(f"not set here: {', '.join(missing)}", param_hint="--env")
     place, job = absolute_path(request.spec.output), RayJob(address)
     job_id = job.submit(request, {name: os.environ[name] for name in env})
+    note_submitted(Store(place), request.spec.run, job_id)
     say(f"submitted {job_id} to {address}; follow its progress with: diffcolor-batch status {place}")
     if not follow:
         return ExitCode.OK

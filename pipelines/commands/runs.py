@@ -16,8 +16,19 @@ app = typer.Typer()
 def status(output: Output, as_json: Json = False) -> None:
     """Show a job's progress, read from its output folder."""
     from pipelines.commands.console import status_line, worker_line
+    from pipelines.operations.status import starting
     from pipelines.operations.status import status as status_of
+    from pipelines.store.store import Store
 
+    with reported():
+        begun = starting(Store(output).with_timeout())
+    if begun:
+        where = f"last seen on {begun['host']}" if begun["host"] else "handed to a cluster"
+        if as_json:
+            print_json(begun)
+        else:
+            typer.echo(f"starting: run {begun['run']}, {where} {begun['seconds']:.0f} s ago, has no plan yet")
+        return
     store = open_output(output)
     with reported():
         found = status_of(store)

@@ -17,6 +17,7 @@ from pipelines.commands.terminal import (
     BaseModelOption,
     ColumnOption,
     DefaultCaption,
+    DefaultPage,
     DeviceOption,
     EtaOption,
     ImagesPerStep,
@@ -69,6 +70,7 @@ def submit(
     ] = None,
     column: ColumnOption = None,
     default_caption: DefaultCaption = None,
+    page: DefaultPage = None,
     as_json: Json = False,
     max_pixels: MaxPixelsOption = MAX_PIXELS,
     format: Annotated[
@@ -206,6 +208,7 @@ def submit(
         ),
         columns=columns(column),
         default_caption=default_caption,
+        default_page=page,
         address=address,
         workers=workers,
         gpus_per_worker=gpus_per_worker,

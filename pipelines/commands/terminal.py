@@ -43,6 +43,15 @@ ColumnOption = Annotated[
 DefaultCaption = Annotated[
     str | None, typer.Option(help="Context prompt for rows without a caption, such as 'a colorful photograph'.")
 ]
+DefaultPage = Annotated[
+    int | None,
+    typer.Option(
+        "--page",
+        min=0,
+        help="Page of files with several, counted from 0, for rows that name none.",
+        rich_help_panel=PICTURES,
+    ),
+]
 ImagesPerStep = Annotated[
     int,
     typer.Option("--images-per-step", "-k", min=1, help="Images adapted together.", rich_help_panel=WORKERS),

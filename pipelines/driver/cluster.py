@@ -84,7 +84,7 @@ def connected(address: str | None) -> Iterator[None]:
     own: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
         start_ray(address=address or "local", **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a bare Exception where a node is too slow to start
         raise JobError(f"Ray cannot be reached or started ({type(error).__name__}: {error})") from error
     try:
         yield
@@ -97,17 +97,35 @@ def start_ray(**options: Any) -> None:
     if options.get("address") != "local":
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     for attempt in range(_START_ATTEMPTS):
         try:
             # Ray puts the current folder before all others on its workers' module path, where a foreign `pipelines`
             # or `cli.py` may lie.
-            with contextlib.chdir(_CODE_FOLDER):
+            with contextlib.chdir(_CODE_FOLDER), _on_loopback():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
             return
         except Exception as error:
             ray.shutdown()
             if "timed out" not in str(error) or attempt + 1 == _START_ATTEMPTS:
                 raise
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that is started binds to this machine's loopback address alone: its ports are not for the network. Ray does
+    so by itself on macOS and Windows, where it has no clusters, and has no public option for it."""
+    try:
+        from ray._private import ray_constants
+    except ImportError:  # another version of Ray
+        yield
+        return
+    before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def with_device(request: JobRequest) -> JobRequest:

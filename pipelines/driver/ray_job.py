@@ -81,10 +81,10 @@ class RayJob:
             while not self.job_id:
                 try:
                     self.job_id = self.client.submit_job(entrypoint=command, runtime_env=environment)
-                except RuntimeError as error:
+                except (RuntimeError, OSError) as error:  # refused, or the connection was lost
                     # A cluster that has just been started has a dashboard before it has an agent that runs jobs.
                     if "No available agent" not in str(error) or time.monotonic() > deadline:
-                        raise JobError(f"the cluster refused the job ({error})") from error
+                        raise JobError(f"the job cannot be submitted ({error})") from error
                     time.sleep(2.0)
         return self.job_id
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from diffcolor.luminance import luma
 from diffcolor.upsample import release_pages
 from pipelines.images import scratch
+from pipelines.images.deadline import within_deadline
 from pipelines.images.errors import InputImageError
 from pipelines.images.formats.codecs import open_raster
 from pipelines.images.icc import BadProfileError, Profile, gamma_profile, read_profile
@@ -72,6 +73,7 @@ class GrayImage:
     warnings: tuple[str, ...] = ()
 
 
+@within_deadline
 def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = None) -> GrayImage:
     """Decodes a scan: gray of 8 to 16 bit, or RGB whose channels are equal (or, by the rules, anything).
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from diffcolor.luminance import Reductions, luma, recombine
 from diffcolor.upsample import ChromaUpsampler, release_pages
 from pipelines.images import scratch
+from pipelines.images.deadline import within_deadline
 from pipelines.images.errors import InputImageError
 from pipelines.images.formats.codecs import open_raster
 from pipelines.images.frame import turned_upright
@@ -76,6 +77,7 @@ class LumaCheck:
             self.first = int(column) + x, int(row) + y
 
 
+@within_deadline
 def check_luma(file: BinaryIO, gray: NDArray[np.unsignedinteger]) -> LumaCheck:
     """Reads a colour file again, strip by strip, and compares its luma with the scan's gray values.
 
@@ -100,6 +102,7 @@ def check_luma(file: BinaryIO, gray: NDArray[np.unsignedinteger]) -> LumaCheck:
     return check
 
 
+@within_deadline
 def read_luma(file: BinaryIO) -> NDArray[np.unsignedinteger]:
     """The gray plane that is an output's luma.
 

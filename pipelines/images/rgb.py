@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from pipelines.images.deadline import within_deadline
 from pipelines.images.formats.codecs import open_raster
 from pipelines.images.frame import turned_upright
 
@@ -15,6 +16,7 @@ MAX_PIXELS = 64_000_000  # larger pictures are not read: figures of colour gain 
 MAX_COMPARED = 2_000_000  # pixels; larger pictures are averaged down, because the figures need some 300 bytes a pixel
 
 
+@within_deadline
 def read_rgb(file: BinaryIO) -> NDArray[np.uint8]:
     """A picture as (H, W, 3) sRGB, upright.
 
@@ -54,6 +56,7 @@ def _in_srgb(pixels: NDArray[np.uint8], icc: bytes) -> NDArray[np.uint8]:
     return np.asarray(converted)
 
 
+@within_deadline
 def read_mask(file: BinaryIO) -> NDArray[np.bool_]:
     """(H, W), true where a picture is light.
 

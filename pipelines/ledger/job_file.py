@@ -52,6 +52,7 @@ class JobFile:
     extends: bool = False
     superseded: tuple[str, ...] = ()
     software: str = ""
+    default_page: int | None = None
 
     @staticmethod
     def of(request: JobRequest, rows: int, models: ModelIdentity, plan: str) -> "JobFile":
@@ -63,6 +64,7 @@ class JobFile:
             manifest=redacted(request.manifest),
             columns=request.columns,
             default_caption=request.default_caption,
+            default_page=request.default_page,
             base_model=spec.base_model,
             judge=spec.judge,
             preset=spec.config.preset,

@@ -14,6 +14,7 @@ from pipelines.ledger.task import Place
 
 JOB_KEY = "job.json"
 PLANS = "_engine/plans"
+SUBMITTED_KEY = "_engine/submitted.json"  # to a cluster, whose driver may not be up yet
 DAMAGED_KEY = "_engine/damaged.json"
 
 

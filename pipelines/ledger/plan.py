@@ -171,7 +171,13 @@ class Plan:
 
             try:
                 self._check_unchanged()
-                rows = numbered_rows(request.manifest, request.columns, request.default_caption, wanted=is_wanted)
+                rows = numbered_rows(
+                    request.manifest,
+                    request.columns,
+                    request.default_caption,
+                    wanted=is_wanted,
+                    default_page=request.default_page,
+                )
                 for number, row in rows:
                     if number >= following:
                         following, delays = number + 1, request.spec.patience.delays()

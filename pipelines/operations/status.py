@@ -1,12 +1,13 @@
 """What an output says of its job, from the store alone: the cluster may be long gone."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.ledger.job_file import FailedRow, Heartbeat
-from pipelines.ledger.layout import JOB_KEY
+from pipelines.ledger.layout import JOB_KEY, SUBMITTED_KEY
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import FAILED, OK, SKIPPED
 from pipelines.progress import RunState, WorkerProgress
@@ -87,6 +88,31 @@ def status(store: Store) -> JobStatus:
         workers=heartbeat.workers if is_running else (),
         errors=heartbeat.errors,
     )
+
+
+def note_submitted(store: Store, run: str, job: str) -> None:
+    """Leaves word of a job that was handed to a cluster, whose driver is not up yet."""
+    store.write(SUBMITTED_KEY, json.dumps({"run": run, "job": job, "time": time.time()}).encode())
+
+
+def starting(store: Store) -> dict[str, Any] | None:
+    """A run that has no plan yet: it reads its manifest and loads models, or waits for its cluster.
+
+    Returns:
+        `state` ("starting"), `run`, `host` (None where it waits) and `seconds` since it was submitted or last seen;
+        None without such a run.
+    """
+    if store.exists(JOB_KEY):
+        return None
+    if (lease := read_lease(store)) and lease.is_alive:
+        holder = lease.holder
+        return {"state": "starting", "run": holder.run, "host": holder.host, "seconds": round(lease.age, 1)}
+    try:
+        said = json.loads(store.read(SUBMITTED_KEY))
+        seconds = time.time() - float(said["time"])
+        return {"state": "starting", "run": said["run"], "host": None, "seconds": round(seconds, 1)}
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _heartbeat(lease: LeaseState | None) -> Heartbeat:

@@ -1,10 +1,20 @@
+from urllib.parse import quote
+
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from manifests.errors import ManifestError
-from manifests.read import BATCH_ROWS, RecolorRequest, read_recolor_requests, read_rows, validated
+from manifests.read import (
+    BATCH_ROWS,
+    RecolorRequest,
+    extra_columns,
+    read_recolor_requests,
+    read_rows,
+    read_schema,
+    validated,
+)
 from tests.conftest import write_manifest
 
 
@@ -88,3 +98,24 @@ def test_recolor_requests(tmp_path):
     assert list(read_recolor_requests(path)) == [RecolorRequest(id="a", prompts=("a red barn",))]
     with pytest.raises(ManifestError, match="needs an id and a target prompt"):
         list(read_recolor_requests(write_manifest(tmp_path / "m.parquet", rows(1))))
+
+
+def test_the_names_of_folders_are_columns(tmp_path):
+    """As Hive, Spark and DuckDB partition a data set."""
+    for number, (fonds, year) in enumerate((("A 12/3", "1936"), ("B", "1940"))):
+        folder = tmp_path / "m" / f"fonds={quote(fonds, safe='')}" / f"year={year}"
+        folder.mkdir(parents=True)
+        write_manifest(folder / "data.parquet", rows(2, first=2 * number))
+    found = list(read_rows(str(tmp_path / "m")))
+    assert [(row.extra["fonds"], row.extra["year"]) for row in found] == [("A 12/3", "1936")] * 2 + [("B", "1940")] * 2
+    assert extra_columns(read_schema(str(tmp_path / "m"))).names == ["shelf", "fonds", "year"]
+    write_manifest(tmp_path / "m" / "stray.parquet", rows(1, first=9))
+    with pytest.raises(ManifestError, match="parts_differ"):
+        validated(str(tmp_path / "m"))
+
+
+def test_a_page_for_rows_that_name_none(tmp_path):
+    table = [{"id": "a", "image": "a.tif", "caption": "x", "page": 2}, {"id": "b", "image": "b.tif", "caption": "x"}]
+    path = write_manifest(tmp_path / "m.parquet", table)
+    assert [row.page for row in read_rows(path)] == [2, None]
+    assert [row.page for row in read_rows(path, default_page=0)] == [2, 0]

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.images.deadline import within_deadline
 from pipelines.images.errors import InputImageError
 from pipelines.images.formats.jp2 import open_jp2, write_jp2
 from pipelines.images.formats.pillow import open_by_pillow, write_webp
@@ -42,6 +43,7 @@ CODECS = {
 }
 
 
+@within_deadline
 def open_raster(file: BinaryIO, max_pixels: int, page: int | None = None, min_side: int = 1) -> Raster:
     """Opens an image by its header; its size is checked before anything is decoded.
 

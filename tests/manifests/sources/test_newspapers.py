@@ -67,6 +67,13 @@ def test_illustrations_become_rows_with_boxes_in_pixels(tmp_path, unit, scale, p
     assert {row["group_id"] for row in found} == {"p1"}
 
 
+def test_boxes_in_pixels_of_another_size_are_scaled(tmp_path):
+    """ALTO is often made from a smaller copy of the scan."""
+    (tmp_path / "p1.xml").write_bytes(alto("pixel", 1.0))
+    found = list(rows_of_page(Page("p1.tif", str(tmp_path / "p1.xml")), "p1", lambda _: Size(2000, 2800, 508.0)))
+    assert [row["regions"] for row in found] == [[[2 * side for side in row[2][0]]] for row in ROWS]
+
+
 @pytest.mark.parametrize(("unit", "size"), [("pixel", Size(999, 700)), ("mm10", Size(1000, 1000, 254.0))])
 def test_alto_of_another_image_is_refused(tmp_path, unit, size):
     (tmp_path / "p1.xml").write_bytes(alto(unit, 1.0))

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -143,6 +144,29 @@ def test_a_run_that_lost_its_lease_leaves(local_ray, tmp_path, out, monkeypatch)
     threading.Thread(target=usurp, daemon=True).start()
     with pytest.raises(OutputInUseError):
         run_job(quick_request(table, out))
+
+
+_LISTENING = """
+import ray
+from pathlib import Path
+from pipelines.driver.cluster import connected
+
+def listening():
+    lines = [line.split() for kind in ("tcp", "tcp6") for line in Path("/proc/net", kind).read_text().splitlines()[1:]]
+    return {line[1] for line in lines if line[3] == "0A"}
+
+before = listening()
+with connected(None):
+    ray.get(ray.remote(lambda: 1).remote())
+    print(*listening() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux")
+def test_an_embedded_ray_opens_no_port_to_the_network(processes):
+    opened = finish(processes.start([sys.executable, "-c", _LISTENING]), 0).splitlines()[-1].split()
+    assert opened
+    assert all(address.rpartition(":")[0].endswith("0100007F") for address in opened), opened
 
 
 # Processes and signals ----------------------------------------------------------------------------------------------

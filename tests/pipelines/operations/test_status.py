@@ -15,7 +15,7 @@ from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import FAILED, OK, SKIPPED, ResultRow
 from pipelines.ledger.task import Place
 from pipelines.operations.gc import collect
-from pipelines.operations.status import outputs, request_stop, status
+from pipelines.operations.status import note_submitted, outputs, request_stop, starting, status
 from pipelines.store.events import EventLog, read_events
 from pipelines.store.lease import acquire, stop_key
 from pipelines.store.store import Store
@@ -147,3 +147,23 @@ def test_attach_follows_the_run_that_holds_the_output_and_ends_as_it_does(half_d
 @pytest.mark.parametrize("value", ["many", "-1", "5 %%"])
 def test_a_malformed_limit_of_failures_is_usage(tmp_path, value):
     assert invoke("submit", tmp_path / "m.parquet", "--max-failures", value).exit_code == 2
+
+
+def test_a_run_without_a_plan_is_starting(tmp_path):
+    store = Store(str(tmp_path / "out"))
+    assert starting(store) is None
+    note_submitted(store, "20260101-000000-abcdef", "raysubmit_x")
+    said = runner.invoke(cli.app, ["status", store.uri])
+    assert said.exit_code == 0
+    assert said.stdout.startswith("starting: run 20260101-000000-abcdef, handed to a cluster 0 s ago")
+    lease = acquire(store, "another", {})
+    said = runner.invoke(cli.app, ["status", store.uri])
+    assert said.stdout.startswith("starting: run another, last seen on ")
+    assert json.loads(runner.invoke(cli.app, ["status", store.uri, "--json"]).stdout)["state"] == "starting"
+    lease.release()
+
+
+def test_a_run_with_a_plan_has_started(half_done):
+    note_submitted(half_done, "x", "raysubmit_x")
+    assert starting(half_done) is None
+    assert runner.invoke(cli.app, ["status", half_done.uri]).stdout.startswith("interrupted: 25 rows")
