@@ -3,11 +3,62 @@
 import os
 import posixpath
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 
 SCHEMES = ("file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https")
+_WEB = ("http://", "https://")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """What the rows of a manifest may reach: it may have been written by others, and is read with our rights.
+
+    Attributes:
+        prefixes: of the URIs that are allowed; None for any. Web servers with public addresses are always allowed.
+        schemes: besides `SCHEMES`.
+    """
+
+    prefixes: tuple[str, ...] | None = None
+    schemes: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(manifest: str, allowed: Sequence[str] = (), schemes: Sequence[str] = ()) -> "Reach":
+        """A local manifest reaches anything; another its own bucket or server, and what is `allowed` by its beginning.
+
+        Raises:
+            ValueError: something allowed is no beginning of a URI, such as s3://bucket/folder/.
+        """
+        for prefix in allowed:
+            if not re.match(r"[a-z][a-z0-9+.-]*://", prefix):
+                raise ValueError(f"{prefix!r} is no beginning of a URI, such as s3://bucket/folder/ or file:///srv/")
+        parts = urlsplit(absolute(manifest))
+        if parts.scheme == "file":
+            return Reach(schemes=tuple(schemes))
+        return Reach(prefixes=(f"{parts.scheme}://{parts.netloc}/", *allowed), schemes=tuple(schemes))
+
+    def check(self, uri: str) -> str:
+        """The URI. Raises ValueError where it is not allowed."""
+        uri_or_path = uri if "://" in uri else f"file://{uri}"
+        if self.prefixes is None or uri_or_path.startswith(self.prefixes) or uri.startswith(_WEB):
+            return uri
+        raise ValueError(
+            f"{redacted(uri)!r} is outside the manifest's own {self.prefixes[0]}; where that is meant, allow it: "
+            f"--allow-input {_beginning(uri_or_path)}"
+        )
+
+    def needs_public_address(self, uri: str) -> bool:
+        """Whether the server of a URI must have a public address: loopback, private networks and the metadata servers
+        of clouds are nothing that a stranger's manifest may ask."""
+        return self.prefixes is not None and uri.startswith(_WEB) and not uri.startswith(self.prefixes)
+
+
+def _beginning(uri: str) -> str:
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc}{posixpath.dirname(parts.path) if parts.scheme == 'file' else ''}/"
 
 
 def absolute(place: str) -> str:
@@ -22,15 +73,19 @@ def folder_of(manifest_uri: str) -> str:
     return uri if fs.isdir(path) else posixpath.dirname(uri)
 
 
-def resolve(uri: str, base: str) -> str:
+def resolve(uri: str, base: str, reach: Reach | None = None) -> str:
     """`uri` itself if it has a scheme or is an absolute local path, else joined to `base`, which it may not leave.
 
     A manifest may come from others: it reaches files, buckets and web servers, but none of the other places and
     programs that fsspec can open.
 
+    Args:
+        reach: what is allowed; anything, if not given.
+
     Raises:
         ValueError: it is none of these; the message says what to give instead.
     """
+    reach = reach or Reach()
     if "::" in uri:
         raise ValueError(f"{redacted(uri)!r}: '::' joins several URIs, which is refused; name the object itself")
     if re.match(r"[A-Za-z]:[\\/]|\\\\", uri):
@@ -38,12 +93,15 @@ def resolve(uri: str, base: str) -> str:
     if uri.startswith("~"):
         raise ValueError(f"{uri!r}: '~' is not expanded; give the whole path, or one relative to the manifest")
     scheme = urlsplit(uri).scheme.lower()
-    if scheme and scheme not in SCHEMES:
-        raise ValueError(f"{redacted(uri)!r}: the scheme {scheme!r} is none of {', '.join(SCHEMES)}")
+    if scheme and scheme not in (*SCHEMES, *reach.schemes):
+        known = ", ".join((*SCHEMES, *reach.schemes))
+        raise ValueError(
+            f"{redacted(uri)!r}: the scheme {scheme!r} is none of {known}; allow it: --allow-scheme {scheme}"
+        )
     if scheme and "@" in urlsplit(uri).netloc:
         raise ValueError(f"{redacted(uri)!r} held a user name or a password; give credentials in the environment")
     if scheme or uri.startswith("/"):
-        return uri
+        return reach.check(uri)
     joined = posixpath.normpath(uri)
     if joined == ".." or joined.startswith("../"):
         raise ValueError(f"relative path {uri!r} leaves the manifest's folder; give an absolute URI instead")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from manifests.color_places import ColorPlace, read_places
 from manifests.errors import ManifestError, Problem
-from manifests.locations import folder_of, resolve
+from manifests.locations import Reach, folder_of, resolve
 from manifests.schema import COLUMNS, SCHEMA, ManifestRow
 from manifests.validate import Validator, accepts, check_schema
 
@@ -89,6 +89,7 @@ def read_rows(
     default_caption: str | None = None,
     validator: Validator | None = None,
     default_page: int | None = None,
+    reach: Reach | None = None,
 ) -> Iterator[ManifestRow]:
     """Streams the valid rows of a manifest; problems gather in `validator`.
 
@@ -97,12 +98,15 @@ def read_rows(
         columns: our name to the file's name, for manifests with other headings.
         default_caption: used for rows with an empty caption; without it such a row is a problem.
         validator: collects problems over the whole stream. Without one, the first batch with a problem raises.
-        default_page: used for rows without a page, where there is no validator.
+        default_page, reach: as a validator's, where there is none; a manifest that is not local reaches its own bucket.
 
     Raises:
         ManifestError: the file cannot be read or its columns have wrong types; or see `validator`.
     """
-    return (row for _, row in numbered_rows(uri, columns, default_caption, validator, default_page=default_page))
+    return (
+        row
+        for _, row in numbered_rows(uri, columns, default_caption, validator, default_page=default_page, reach=reach)
+    )
 
 
 def numbered_rows(
@@ -112,11 +116,13 @@ def numbered_rows(
     validator: Validator | None = None,
     wanted: Callable[[int, int], bool] = lambda _first, _end: True,
     default_page: int | None = None,
+    reach: Reach | None = None,
 ) -> Iterator[tuple[int, ManifestRow]]:
     """As `read_rows`, with row numbers from 0. Batches of rows [first, end) that are not `wanted` are not checked."""
     fs, files = parts(uri)
     renamed = {theirs: ours for ours, theirs in (columns or {}).items()}
-    checker = validator or Validator(folder_of(uri), default_caption, default_page=default_page)
+    reach = reach or Reach.of(uri)
+    checker = validator or Validator(folder_of(uri), default_caption, default_page=default_page, reach=reach)
     number = 0
     for path in files:
         with _opened(uri, fs, path) as file:
@@ -148,6 +154,7 @@ def validated(
     default_caption: str | None = None,
     seen: Callable[[ManifestRow], None] = lambda _row: None,
     default_page: int | None = None,
+    reach: Reach | None = None,
 ) -> int:
     """Checks a whole manifest without keeping it; returns its number of rows.
 
@@ -159,12 +166,13 @@ def validated(
     """
     fs, files = parts(uri)
     differing = _differing_parts(uri, fs, files, columns)
-    validator, count = Validator(folder_of(uri), default_caption, default_page=default_page), 0
+    reach, count = reach or Reach.of(uri), 0
+    validator = Validator(folder_of(uri), default_caption, default_page=default_page, reach=reach)
     for row in read_rows(uri, columns, default_caption, validator):
         seen(row)
         count += 1
     if repeated := validator.repeated_ids():  # rare enough for a second pass that finds their rows
-        validator = Validator(folder_of(uri), default_caption, repeated, default_page)
+        validator = Validator(folder_of(uri), default_caption, repeated, default_page, reach)
         deque(read_rows(uri, columns, default_caption, validator), maxlen=0)
     validator.problems[:0] = differing
     if not count and not validator.problems:
@@ -257,7 +265,7 @@ def _recolor_request(uri: str, number: int, values: Mapping[str, Any]) -> Recolo
     except ValueError as error:
         raise fault("bad_place", f"color_points or color_boxes: {error}") from error
     try:
-        reference = resolve(values["reference"], folder_of(uri)) if values.get("reference") else None
+        reference = resolve(values["reference"], folder_of(uri), Reach.of(uri)) if values.get("reference") else None
     except ValueError as error:
         raise fault("bad_reference", f"reference: {error}") from error
     if not values["id"] or not (prompts or places or reference):

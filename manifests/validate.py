@@ -13,7 +13,7 @@ from manifests.color_hints import apply_color_hints, parse_color_hints
 from manifests.color_places import read_places
 from manifests.errors import Problem
 from manifests.ids import MAX_ID
-from manifests.locations import resolve
+from manifests.locations import Reach, resolve
 from manifests.schema import COLUMNS, SCHEMA, ManifestRow
 
 _ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{MAX_ID - 1}}}")
@@ -105,6 +105,7 @@ class Validator:
         default_caption: used for rows with an empty caption, which get a warning.
         repeated: the `repeated_ids` of an earlier pass; without them no duplicate is reported.
         default_page: used for rows without a page.
+        reach: what `image` and `reference` may name; anything, if not given.
     """
 
     def __init__(
@@ -113,9 +114,10 @@ class Validator:
         default_caption: str | None = None,
         repeated: frozenset[int] = frozenset(),
         default_page: int | None = None,
+        reach: Reach | None = None,
     ) -> None:
         self.base, self.default_caption, self.repeated = base, default_caption, repeated
-        self.default_page = default_page
+        self.default_page, self.reach = default_page, reach
         self.problems: list[Problem] = []
         self._ids = array("Q")
         self._first_row: dict[str, int] = {}
@@ -163,7 +165,7 @@ class Validator:
         except ValueError as error:
             fault("bad_place", f"color_points or color_boxes: {error}")
         try:
-            reference = resolve(values["reference"], self.base) if values.get("reference") else None
+            reference = resolve(values["reference"], self.base, self.reach) if values.get("reference") else None
         except ValueError as error:
             fault("bad_reference", f"reference: {error}")
         if toned not in (None, "reject", "desaturate"):
@@ -216,7 +218,7 @@ class Validator:
             fault("no_image" if not uri else "two_images", f"give either image (a URI) or image_bytes; {given}")
         elif uri:
             try:
-                return resolve(uri, self.base)
+                return resolve(uri, self.base, self.reach)
             except ValueError as error:
                 fault("bad_image", str(error))
         return None

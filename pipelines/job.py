@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcolor.config import MINI, NO_BASE, Config
+from manifests.locations import Reach
 from pipelines.images.formats.table import OutputFormat
 from pipelines.images.rules import MAX_PIXELS, Toned
 from pipelines.store.retry import Patience
@@ -105,6 +106,7 @@ class JobSpec:
         timeout_seconds: >= 0, worker time that one image may take; None for no limit.
         preconditions: whether the output store keeps conditional writes, as the probe found.
         run: id of this run, in whose folder the worker logs.
+        reach: what rows may reach.
 
     Raises:
         ValueError: a value is out of range.
@@ -123,6 +125,7 @@ class JobSpec:
     patience: Patience = field(default_factory=Patience)
     preconditions: bool = True
     run: str = field(default_factory=new_run_id)
+    reach: Reach = field(default_factory=Reach)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", Device(self.device))

@@ -7,6 +7,8 @@ import typer
 from diffcolor.config import MINI
 from pipelines.commands.exit_codes import ExitCode
 from pipelines.commands.terminal import (
+    AllowInput,
+    AllowScheme,
     AssumeSrgbOption,
     BaseModelOption,
     ColumnOption,
@@ -17,6 +19,7 @@ from pipelines.commands.terminal import (
     TonedOption,
     columns,
     print_json,
+    reach_of,
     reported,
     say,
 )
@@ -122,6 +125,8 @@ def validate(
     column: ColumnOption = None,
     default_caption: DefaultCaption = None,
     page: DefaultPage = None,
+    allow_input: AllowInput = None,
+    allow_scheme: AllowScheme = None,
     base_model: BaseModelOption = MINI,
     look: Annotated[
         int | None, typer.Option(min=1, help="Also read about this many of the images, spread over the manifest.")
@@ -139,15 +144,18 @@ def validate(
     from manifests.read import read_rows, validated
     from pipelines.operations.prompt_survey import PromptSurvey
 
-    rules = Rules(max_pixels=max_pixels, toned=toned, assume_srgb=assume_srgb)
+    reach = reach_of(manifest, allow_input, allow_scheme)
+    rules = Rules(max_pixels=max_pixels, toned=toned, assume_srgb=assume_srgb, reach=reach)
     with reported():
-        count = validated(manifest, columns(column), default_caption, default_page=page)
+        count = validated(manifest, columns(column), default_caption, default_page=page, reach=reach)
         prompts, advice = PromptSurvey(base_model), Kinds()
         if look:
             from pipelines.operations.input_survey import InputSurvey
 
             outlook, every = InputSurvey(), max(1, count // look)
-        for number, row in enumerate(read_rows(manifest, columns(column), default_caption, default_page=page)):
+        for number, row in enumerate(
+            read_rows(manifest, columns(column), default_caption, default_page=page, reach=reach)
+        ):
             for text in prompts.advice(row):
                 advice.add(text.partition(":")[0], f"row {number} ({row.id}): {text}")
             if look and number % every == 0:

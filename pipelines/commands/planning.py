@@ -9,6 +9,8 @@ import typer
 from diffcolor.config import MINI, Preset
 from pipelines.commands.exit_codes import ExitCode
 from pipelines.commands.terminal import (
+    AllowInput,
+    AllowScheme,
     BaseModelOption,
     ColumnOption,
     DefaultCaption,
@@ -22,6 +24,7 @@ from pipelines.commands.terminal import (
     columns,
     configured,
     print_json,
+    reach_of,
     reported,
     say,
 )
@@ -40,6 +43,8 @@ def estimate(
     column: ColumnOption = None,
     default_caption: DefaultCaption = None,
     page: DefaultPage = None,
+    allow_input: AllowInput = None,
+    allow_scheme: AllowScheme = None,
     device: DeviceOption = Device.auto,
     images_per_step: ImagesPerStep = IMAGES_PER_STEP,
     workers: Annotated[int, typer.Option(min=1, help="Number of workers the job will use.")] = 1,
@@ -53,11 +58,14 @@ def estimate(
     from manifests.read import read_rows, validated
     from pipelines.operations.estimate import estimate as estimated
 
+    reach = reach_of(manifest, allow_input, allow_scheme)
     with reported():
-        rows = validated(manifest, columns(column), default_caption, default_page=page)
+        rows = validated(manifest, columns(column), default_caption, default_page=page, reach=reach)
         wanted = min(rows, batches * images_per_step)
         every = max(1, rows // wanted)
-        spread = islice(read_rows(manifest, columns(column), default_caption, default_page=page), 0, None, every)
+        spread = islice(
+            read_rows(manifest, columns(column), default_caption, default_page=page, reach=reach), 0, None, every
+        )
         sample = list(islice(spread, wanted))
         spec = JobSpec(
             output="",
@@ -66,6 +74,7 @@ def estimate(
             config=configured(preset, base_model, start),
             device=device,
             images_per_step=images_per_step,
+            reach=reach,
         )
         locksteps = [sample[first : first + images_per_step] for first in range(0, len(sample), images_per_step)]
         say(f"running {len(sample)} of {rows} images in {len(locksteps)} batches ...")

@@ -13,6 +13,8 @@ from pipelines.commands.terminal import (
     PICTURES,
     RESUMING,
     WORKERS,
+    AllowInput,
+    AllowScheme,
     AssumeSrgbOption,
     BaseModelOption,
     ColumnOption,
@@ -29,6 +31,7 @@ from pipelines.commands.terminal import (
     TonedOption,
     columns,
     configured,
+    reach_of,
     reported,
 )
 from pipelines.images.formats.table import OutputFormat
@@ -71,6 +74,8 @@ def submit(
     column: ColumnOption = None,
     default_caption: DefaultCaption = None,
     page: DefaultPage = None,
+    allow_input: AllowInput = None,
+    allow_scheme: AllowScheme = None,
     as_json: Json = False,
     max_pixels: MaxPixelsOption = MAX_PIXELS,
     format: Annotated[
@@ -205,6 +210,7 @@ def submit(
             checkpoint_seconds=checkpoint_every,
             timeout_seconds=timeout_per_image,
             patience=Patience(total=store_patience),
+            reach=reach_of(manifest, allow_input, allow_scheme),
         ),
         columns=columns(column),
         default_caption=default_caption,

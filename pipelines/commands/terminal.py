@@ -14,6 +14,7 @@ from pipelines.images.rules import Toned
 from pipelines.job import Device
 
 if TYPE_CHECKING:
+    from manifests.locations import Reach
     from pipelines.store.store import Store
 
 console = Console(stderr=True)
@@ -49,6 +50,24 @@ DefaultPage = Annotated[
         "--page",
         min=0,
         help="Page of files with several, counted from 0, for rows that name none.",
+        rich_help_panel=PICTURES,
+    ),
+]
+AllowInput = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-input",
+        metavar="PREFIX",
+        help="What a manifest that is not local may reach besides its own bucket, such as s3://scans/. Repeatable.",
+        rich_help_panel=PICTURES,
+    ),
+]
+AllowScheme = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-scheme",
+        metavar="SCHEME",
+        help="Kind of URI of fsspec that rows may name besides the usual ones. Repeatable.",
         rich_help_panel=PICTURES,
     ),
 ]
@@ -135,6 +154,16 @@ def columns(pairs: list[str] | None) -> dict[str, str]:
             raise typer.BadParameter(f"{pair!r} is not OURS=THEIRS, such as caption=title", param_hint="--column")
         mapping[ours] = theirs
     return mapping
+
+
+def reach_of(manifest: str, allow_input: list[str] | None, allow_scheme: list[str] | None) -> "Reach":
+    """What a manifest's rows may reach."""
+    from manifests.locations import Reach
+
+    try:
+        return Reach.of(manifest, allow_input or (), allow_scheme or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--allow-input") from error
 
 
 def open_output(output: str) -> "Store":

@@ -1,7 +1,9 @@
 """Which scans are accepted. Plain data, quick to import: the command line and the job's description use it, too."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from manifests.locations import Reach
 
 MAX_PIXELS = 400_000_000
 MIN_SIDE = 64
@@ -21,8 +23,10 @@ class Rules:
     Attributes:
         max_pixels: larger scans are refused before they are decoded.
         assume_srgb: use sRGB's tone curve if a scan's own profile is broken or not for a gray scan.
+        reach: what rows may reach.
     """
 
     max_pixels: int = MAX_PIXELS
     toned: Toned = Toned.reject
     assume_srgb: bool = False
+    reach: Reach = field(default_factory=Reach)

@@ -177,6 +177,7 @@ class Plan:
                     request.default_caption,
                     wanted=is_wanted,
                     default_page=request.default_page,
+                    reach=request.spec.reach,
                 )
                 for number, row in rows:
                     if number >= following:

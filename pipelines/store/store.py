@@ -1,6 +1,7 @@
 """A folder on any fsspec store, addressed by keys below its root."""
 
 import errno
+import hashlib
 import os
 import posixpath
 import shutil
@@ -19,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from manifests.locations import redacted
 from pipelines.errors import StoreError
 from pipelines.store.fetch import fetched
-from pipelines.store.filesystems import connected, is_store_fault
+from pipelines.store.filesystems import connected, find_all, is_store_fault, read_whole
 from pipelines.store.local import create_file, replace_file
 from pipelines.store.retry import FULL, OnRetry, Patience, Value, ignore_retry, response_of, retrying
 
@@ -82,7 +83,7 @@ class Store:
 
     def read(self, key: str) -> bytes:
         """Raises FileNotFoundError."""
-        return self._do("read", key, lambda path: self.fs.cat_file(path))
+        return self._do("read", key, lambda path: read_whole(self.fs, path))
 
     def exists(self, key: str) -> bool:
         return self._do("look for", key, self.fs.exists)
@@ -138,7 +139,6 @@ class Store:
                 replace_file(Path(path), content)
             else:
                 self._put(path, content)
-                self._check_size(path, len(content))
 
         self._do("write", key, put)
 
@@ -177,10 +177,14 @@ class Store:
 
     def _put(self, path: str, content: bytes, **mode: Any) -> None:
         """One PUT: `open("wb")` would publish a torn object on an exception. It has a deadline of its own, because a
-        server that takes a connection and never answers holds botocore's for ever."""
+        server that takes a connection and never answers holds botocore's for ever. What it says of the content is
+        compared with it, and where it says nothing of use, the size that is stored."""
         if self.fs.async_impl:
             mode["timeout"] = _PUT_SECONDS + len(content) / _PUT_BYTES_PER_SECOND
-        self.fs.pipe_file(path, content, **mode)
+        reply = self.fs.pipe_file(path, content, **mode)
+        tag = str(reply.get("ETag", "")).strip('"') if isinstance(reply, dict) else ""
+        if tag != hashlib.md5(content, usedforsecurity=False).hexdigest():  # it need not be, such as with KMS
+            self._check_size(path, len(content))
 
     def delete(self, keys: str | Iterable[str]) -> None:
         """Removes objects; missing keys are ignored."""
@@ -207,7 +211,7 @@ class Store:
 
     def _list(self, prefix: str) -> list[str]:
         try:
-            found = self._do("list", prefix, lambda path: self.fs.find(path, detail=True))
+            found = self._do("list", prefix, lambda path: find_all(self.fs, path))
         except FileNotFoundError:
             return []
         # Some S3 servers list a folder itself once it has become empty.

@@ -25,11 +25,16 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._upload: Future | None = None
         self._slot: dict[str, int] = {}
+        self._there: set[str] = set()  # keys, those that may have gone included
+
+    def look(self) -> None:
+        """Looks for what other workers have stored; `load` and `drop` know of nothing else but what is saved here."""
+        self._there.update(self.store.list(WORK))
 
     def load(self, fit_key: str) -> Checkpoint | None:
         """The latest intact state of a fit, None if there is none."""
         found = {}
-        for slot in (0, 1):
+        for slot in self._slots(fit_key):
             try:
                 found[slot] = from_bytes(self.store.read(_key(fit_key, slot)), fit_key)
             except FileNotFoundError:
@@ -59,6 +64,7 @@ class Checkpoints:
                 self.log("checkpoint_failed", fit=fit_key[:12], reason=str(error))
                 continue
             self._slot[fit_key] = 1 - slot
+            self._there.add(_key(fit_key, slot))
             self.log("checkpoint", fit=fit_key[:12], stage=state.stage, step=state.step)
 
     def wait(self) -> None:
@@ -69,9 +75,14 @@ class Checkpoints:
     def drop(self, fit_keys: Sequence[str]) -> None:
         """Deletes the states of finished fits."""
         self.wait()
-        self.store.delete([_key(fit_key, slot) for fit_key in fit_keys for slot in (0, 1)])
+        if keys := [_key(fit_key, slot) for fit_key in fit_keys for slot in self._slots(fit_key)]:
+            self.store.delete(keys)
+            self._there.difference_update(keys)
         for fit_key in fit_keys:
             self._slot.pop(fit_key, None)
+
+    def _slots(self, fit_key: str) -> list[int]:
+        return [slot for slot in (0, 1) if _key(fit_key, slot) in self._there]
 
 
 def _key(fit_key: str, slot: int) -> str:

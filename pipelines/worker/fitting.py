@@ -65,7 +65,7 @@ class Trainer:
     """Trains rows of one working size, all fresh or all at one stage and step.
 
     Attributes:
-        checkpoint_seconds: time between checkpoints; stage boundaries have one in any case.
+        checkpoint_seconds: time between checkpoints, of which a short training has none.
         timeout_seconds: time that one image may take, None for no limit; K images together may take K times as much.
         report: called with the progress after every step.
     """
@@ -94,11 +94,13 @@ class Trainer:
             curves.add(progress)
             self.report(progress)
             now = time.monotonic()
-            if progress.step == 0 or now - saved >= self.checkpoint_seconds:
+            if now - saved >= self.checkpoint_seconds:
                 self._save(requests, progress)
                 saved = now
             if self.timeout_seconds is not None and now - started > self.timeout_seconds * len(requests):
                 error = ImageTimeoutError(self.timeout_seconds, progress.stage, progress.step)
+                self.checkpoints.wait()
+                self._save(requests, progress)  # a longer limit goes on from here
                 return [error for _ in requests]
             if not self.stop.leaves_time_for(self._steps_left(progress) * (now - started) / max(1, steps)):
                 self.checkpoints.wait()

@@ -12,7 +12,7 @@ from diffcolor.models import Models
 from diffcolor.prompts import prompt_advice
 from diffcolor.reference import Reference
 from diffcolor.scan import Scan
-from manifests.locations import redacted
+from manifests.locations import Reach, redacted
 from manifests.schema import ManifestRow
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
@@ -25,7 +25,7 @@ from pipelines.images.xmp import MAX_BYTES, BadXmpError, parsed
 from pipelines.job import JobSpec
 from pipelines.ledger.identity import fit_key
 from pipelines.ledger.task import Task
-from pipelines.store.fetch import fetch_uri
+from pipelines.store.fetch import beside, fetch_uri
 from pipelines.store.retry import FULL, OnRetry, Patience, ignore_retry, is_transient
 from pipelines.worker.rows import DecodedRow, Example, FitRequest
 
@@ -41,7 +41,7 @@ def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> 
         InputImageError: the scan cannot be colorized.
     """
     row, options = task.row, spec.outputs
-    rules = Rules(max_pixels=spec.max_pixels, toned=options.toned, assume_srgb=options.assume_srgb)
+    rules = Rules(max_pixels=spec.max_pixels, toned=options.toned, assume_srgb=options.assume_srgb, reach=spec.reach)
     view, input_sha256 = read_scan(row, rules, spec.patience, on_retry)
     warnings = [*row.warnings, *view.image.warnings]
     if view.halftone:
@@ -56,7 +56,10 @@ def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> 
         seed=row.seed,
     )
     key = fit_key(input_sha256, row, models.identity, spec.config)
-    reference = read_example(row.reference, models, spec.patience, on_retry) if row.reference else None
+    reference = None
+    if row.reference:
+        public = spec.reach.needs_public_address(row.reference)
+        reference = read_example(row.reference, models, spec.patience, on_retry, public)
     return DecodedRow(
         task=task,
         view=view,
@@ -68,14 +71,16 @@ def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> 
     )
 
 
-def read_example(uri: str, models: Models, patience: Patience, on_retry: OnRetry = ignore_retry) -> Example:
+def read_example(
+    uri: str, models: Models, patience: Patience, on_retry: OnRetry = ignore_retry, public: bool = False
+) -> Example:
     """The colour picture at a URI.
 
     Raises:
         InputImageError: `bad_reference`, it cannot be read.
     """
     try:
-        with _fetched(uri, MAX_INPUT_BYTES, patience, on_retry) as file:
+        with _fetched(uri, MAX_INPUT_BYTES, patience, on_retry, public) as file:
             return example_of(file, redacted(uri), models)
     except (OSError, InputImageError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in FULL:
@@ -97,7 +102,7 @@ def example_of(file: BinaryIO, name: str, models: Models) -> Example:
 
 def read_scan(row: ManifestRow, rules: Rules, patience: Patience, on_retry: OnRetry) -> tuple[View, str]:
     """The part of the scan that is colorized, and the sha256 of its file."""
-    with _opened(row, patience, on_retry) as file:
+    with _opened(row, rules.reach, patience, on_retry) as file:
         input_sha256 = scratch.sha256_of_file(file)
         if row.image_sha256 and row.image_sha256 != input_sha256:
             message = f"sha256 {row.image_sha256} expected, {input_sha256} found: not the catalogued file"
@@ -110,23 +115,25 @@ def read_scan(row: ManifestRow, rules: Rules, patience: Patience, on_retry: OnRe
     return View(image, row.regions, row.color_places).check(), input_sha256
 
 
-def _opened(row: ManifestRow, patience: Patience, on_retry: OnRetry) -> BinaryIO:
+def _opened(row: ManifestRow, reach: Reach, patience: Patience, on_retry: OnRetry) -> BinaryIO:
     if row.image is None:
         return io.BytesIO(row.image_bytes or b"")
     try:
-        return _fetched(row.image, MAX_INPUT_BYTES, patience, on_retry)
+        public = reach.needs_public_address(row.image)
+        return _fetched(row.image, MAX_INPUT_BYTES, patience, on_retry, public)
     except FileNotFoundError as error:
         raise InputImageError("not_found", f"no object at {redacted(row.image)}") from error
     except PermissionError as error:
-        raise InputImageError("denied", f"no permission to read {redacted(row.image)}") from error
+        reason = f": {error}" if "--allow-input" in str(error) else ""
+        raise InputImageError("denied", f"no permission to read {redacted(row.image)}{reason}") from error
 
 
-def _fetched(uri: str, limit: int, patience: Patience, on_retry: OnRetry) -> BinaryIO:
+def _fetched(uri: str, limit: int, patience: Patience, on_retry: OnRetry, public: bool = False) -> BinaryIO:
     """Raises FileNotFoundError, PermissionError, an OSError if this disk is full, or an InputImageError."""
     if uri.startswith(_WEB):
         patience = replace(patience, total=min(patience.total, _WEB_PATIENCE))
     try:
-        return fetch_uri(uri, limit, patience, on_retry)
+        return fetch_uri(uri, limit, patience, on_retry, public)
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # each store has exceptions of its own
@@ -155,7 +162,7 @@ def _with_sidecar(image: GrayImage, uri: str, patience: Patience, on_retry: OnRe
     """The scan with the XMP of the `.xmp` file beside it, if there is one: `a.tif.xmp` or `a.xmp`."""
     if uri.startswith(_WEB):  # a web server has no folder to look into
         return image
-    for sidecar in (f"{uri}.xmp", f"{posixpath.splitext(uri)[0]}.xmp"):
+    for sidecar in beside(uri, (f"{uri}.xmp", f"{posixpath.splitext(uri)[0]}.xmp"), patience, on_retry):
         try:
             with _fetched(sidecar, MAX_BYTES, patience, on_retry) as file:
                 packet = file.read()

@@ -80,6 +80,7 @@ class Worker:
         results: list[ResultRow] = []
         rows: list[Row] = []
         try:
+            self.checkpoints.look()
             for task in tasks:
                 self._set_progress("read", [task.row.id])
                 prepared = self.outcomes.guarded(task, partial(self._prepare, task))

@@ -53,7 +53,8 @@ def open_tiff(file: BinaryIO, buffer: memoryview, number: int | None, limits: Li
     if not pages:
         raise undecodable("no page in it")
     if number is None and len(pages) > 1:
-        raise InputImageError("page_required", f"the file has {len(pages)} pages; set `page` (from 0) in the manifest, or --page for all")
+        remedy = "set `page` (from 0) in the manifest, or give --page"
+        raise InputImageError("page_required", f"the file has {len(pages)} pages; {remedy}")
     if not 0 <= (number or 0) < len(pages):
         raise InputImageError("page_range", f"page {number} of a file that has {len(pages)} (pages count from 0)")
     page = pages[number or 0]

@@ -27,6 +27,12 @@ def state(stage: str, step: int) -> Checkpoint:
     return Checkpoint(stage, step, {"x": torch.tensor([float(step)])})
 
 
+def looking(store: Store) -> Checkpoints:
+    checkpoints = Checkpoints(store, print)
+    checkpoints.look()
+    return checkpoints
+
+
 def save(checkpoints, *states) -> None:
     for one in states:
         checkpoints.save([(KEY, one)])
@@ -54,12 +60,13 @@ def test_a_damaged_one_is_logged_and_the_one_before_is_used(checkpoints, events)
 def test_saving_never_overwrites_the_one_that_was_loaded(checkpoints, tmp_path):
     save(checkpoints, state("embedding", 1), state("embedding", 2))
     again = Checkpoints(Store(str(tmp_path)), lambda *_, **__: None)
+    again.look()
     assert again.load(KEY).step == 2
     save(again, state("embedding", 3))
     assert sorted(again.load(KEY).step for _ in range(1)) == [3]
-    kept = {Checkpoints(again.store, print).load(KEY).step}
+    kept = {looking(again.store).load(KEY).step}
     again.store.delete("_engine/checkpoints/ab/" + KEY + "/0.checkpoint")
-    assert kept | {Checkpoints(again.store, print).load(KEY).step} == {2, 3}
+    assert kept | {looking(again.store).load(KEY).step} == {2, 3}
 
 
 def test_a_busy_upload_skips_and_a_failed_one_is_logged(checkpoints, events, monkeypatch):

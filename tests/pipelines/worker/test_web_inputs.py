@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from manifests.locations import Reach
 from manifests.schema import ManifestRow
 from pipelines.images.errors import InputImageError
 from pipelines.images.rules import Rules
@@ -46,10 +47,12 @@ def server():
     found.server_close()
 
 
-def read(server, seconds: float = 20.0):
-    image = f"http://127.0.0.1:{server.server_address[1]}/a.png"
+def read(server, seconds: float = 20.0, reach: Reach | None = None, host: str = "127.0.0.1"):
+    image = f"http://{host}:{server.server_address[1]}/a.png"
     row = ManifestRow(id="a", image=image, caption="x", target_prompts=("x",), seed=1)
-    return read_scan(row, Rules(), Patience(total=seconds, first=0.05), lambda _error, _delay: None)[0]
+    return read_scan(
+        row, Rules(reach=reach or Reach()), Patience(total=seconds, first=0.05), lambda _error, _delay: None
+    )[0]
 
 
 def test_a_scan_is_asked_for_once(server):
@@ -82,3 +85,27 @@ def test_each_refusal_has_its_own_kind(server, status, kind):
         read(server, seconds=0.5)
     assert caught.value.kind == kind
     assert (len(server.asked) > 1) == (kind == "input_unavailable")
+
+
+REACH = Reach.of("s3://bucket/m.parquet")
+
+
+def test_a_server_without_a_public_address_is_not_asked(server):
+    """For a manifest that is not local; unless it is allowed."""
+    port = server.server_address[1]
+    for host in ("127.0.0.1", "localhost"):
+        with pytest.raises(InputImageError, match=r"no public address; .* --allow-input") as refused:
+            read(server, reach=REACH, host=host)
+        assert refused.value.kind == "denied"
+    assert server.asked == []
+    allowed = Reach.of("s3://bucket/m.parquet", [f"http://127.0.0.1:{port}/"])
+    assert (read(server, reach=allowed).image.gray == GRAY).all()
+
+
+def test_nor_is_one_that_a_public_server_redirects_to(server, monkeypatch):
+    """The test's own server stands for a public one; it sends the client to another loopback address."""
+    monkeypatch.setattr("pipelines.store.public._is_public", lambda address: address == "127.0.0.1")
+    server.answers = [(302, {"Location": f"http://127.0.0.2:{server.server_address[1]}/a.png"})]
+    with pytest.raises(InputImageError, match=r"127\.0\.0\.2 is no public address"):
+        read(server, reach=REACH)
+    assert len(server.asked) == 1
