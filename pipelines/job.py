@@ -152,6 +152,8 @@ class JobRequest:
         grace_seconds: >= 0, time that a stopped run may take to save its work.
         stall_seconds: > 0, a worker that makes no step for so long is killed.
         shard_rows: rows of one file of `results/`.
+        budget_hours: worker hours after which the run is stopped, as if it had been asked to.
+        on_end: a URL that gets, or a command that reads, how the run ended, as JSON.
         dry_run: end when it is known what is to be done.
         worker: module and name of the workers' class; see `driver.cluster.JobWorker` for what it must offer.
 
@@ -176,6 +178,8 @@ class JobRequest:
     stall_seconds: float = STALL_SECONDS
     shard_rows: int = SHARD_ROWS
     dry_run: bool = False
+    budget_hours: float | None = None
+    on_end: str | None = None
     worker: str = "pipelines.worker.worker:Worker"
 
     def __post_init__(self) -> None:
@@ -186,6 +190,7 @@ class JobRequest:
         _check_range("grace_seconds", self.grace_seconds, 0)
         _check_range("stall_seconds", self.stall_seconds, 0.1)
         _check_range("shard_rows", self.shard_rows, 1, MAX_SHARD_ROWS)
+        _check_range("budget_hours", self.budget_hours, 0)
         failure_limit(self.max_failures, 1)
 
     def located(self) -> "JobRequest":

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from pipelines.values import omit_defaults
+from pipelines.values import omit_defaults, to_values
 
 
 class RunState(StrEnum):
@@ -53,6 +54,9 @@ class Snapshot:
     imported: int = 0
     state: RunState = RunState.running
     workers: tuple[WorkerProgress, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return to_values(self)
 
     @property
     def done(self) -> int:

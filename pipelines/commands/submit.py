@@ -146,6 +146,20 @@ def submit(
             callback=_failures, help="N or P%: stop when more rows fail. Default: no limit.", rich_help_panel=RESUMING
         ),
     ] = None,
+    budget_hours: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Stop, to be resumed, when this run has used so many worker hours.", rich_help_panel=RESUMING
+        ),
+    ] = None,
+    on_end: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|COMMAND",
+            help="Post how the run ended to a URL, or give it to a command, as JSON.",
+            rich_help_panel=RESUMING,
+        ),
+    ] = None,
     checkpoint_every: Annotated[
         float, typer.Option(min=0, help="Seconds between saves of an image's training state.", rich_help_panel=RESUMING)
     ] = CHECKPOINT_SECONDS,
@@ -227,6 +241,8 @@ def submit(
         stall_seconds=stall,
         shard_rows=shard_rows,
         dry_run=dry_run,
+        budget_hours=budget_hours,
+        on_end=on_end,
     )
     if address and address.startswith("http"):
         with reported():

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from pipelines.driver.signals import Signalled
@@ -24,6 +24,7 @@ class RunControl:
         state, reason: how it stands, and why it ends early.
         deadline: when a stopped run has to leave, by the monotonic clock.
         log: the driver's events.
+        on_retry: called when a request to the store is tried again.
     """
 
     def __init__(self, request: JobRequest, store: Store, lease: Lease, signalled: Signalled) -> None:
@@ -31,6 +32,7 @@ class RunControl:
         self.state, self.reason, self.deadline = RunState.running, "", math.inf
         self.log = EventLog(store.with_timeout(), request.spec.run, "driver")
         self._looked = -math.inf
+        self.on_retry: Callable[[], None] = lambda: None
         store.on_retry = self._on_store_retry
 
     @contextmanager
@@ -92,5 +94,6 @@ class RunControl:
     def _on_store_retry(self, error: BaseException, delay: float) -> None:
         """A store that is unreachable does not hold up a stop for longer than the grace."""
         self.log("store_retry", error=str(error), seconds=delay)
+        self.on_retry()
         if self.signalled.name and time.monotonic() > self.signalled.at + self.request.grace_seconds:
             raise StoreError(f"stopped by {self.signalled.name} while the store was unreachable ({error})")

@@ -6,6 +6,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -16,6 +17,8 @@ from pipelines.driver import cluster
 from pipelines.driver.control import LOOK_SECONDS, RunControl
 from pipelines.driver.dispatch import Dispatcher, Verdict
 from pipelines.driver.idle import nothing_to_do
+from pipelines.driver.metrics import RunMetrics
+from pipelines.driver.on_end import tell
 from pipelines.driver.pool import WorkerHandle, WorkerPool
 from pipelines.driver.signals import Signalled, first_signal
 from pipelines.driver.tally import Tally
@@ -59,7 +62,24 @@ def run_job(
         StoreError: the output store cannot be used.
         JobError: no worker could be started.
     """
-    request = request.located()
+    try:
+        snapshot = _run_job(request.located(), watch, notice, at_end)
+    except Exception as error:
+        _tell(request, notice, {"state": RunState.failed, "error": str(error)})
+        raise
+    _tell(request, notice, {**snapshot.to_json(), "error": None})
+    return snapshot
+
+
+def _tell(request: JobRequest, notice: Notice, said: dict[str, Any]) -> None:
+    """Carries out `--on-end`."""
+    if request.on_end and not request.dry_run:
+        place = {"output": redacted(request.spec.output), "run": request.spec.run}
+        if fault := tell(request.on_end, {**place, **said}):
+            notice(f"warning: --on-end {redacted(request.on_end)}: {fault}")
+
+
+def _run_job(request: JobRequest, watch: Watch, notice: Notice, at_end: AtEnd) -> Snapshot:
     manifest = summarize(request)
     request, store = _open_output(request, notice)
     lease = acquire(
@@ -134,7 +154,8 @@ class _Run:
         self.plan = Plan(request, self.ledger, manifest, settings, damaged)
         self.dispatcher = Dispatcher(self.plan.tasks(), request.spec.images_per_step)
         self.looked, self.asked_to_stop = 0.0, False
-        self.tally = Tally()
+        self.tally, self.metrics = Tally(), RunMetrics()
+        control.on_retry = self.metrics.store_retry
         self._say()
         if not request.dry_run:
             self.plan.write(models)
@@ -225,6 +246,7 @@ class _Run:
         if isinstance(cause, StoreError):
             raise cause
         self.control.log("worker_lost", pid=worker.pid, error=cluster.reason(error), ids=worker.ids)
+        self.metrics.lost(len(worker.batch))
         rows = [row for task in worker.batch if (row := self.ledger.find(task.place))]
         loss, reason = cluster.loss_of(error, worker.node)
         verdicts = self.dispatcher.lose(worker.batch, {row.row_digest for row in rows}, loss, reason)
@@ -242,6 +264,10 @@ class _Run:
         if self.request.spec.device is Device.cuda:
             gpus = 1.0 if self.request.gpus_per_worker is None else self.request.gpus_per_worker
         self.tally.add(row, gpus)
+        self.metrics.finished(row)
+        hours = self.request.budget_hours
+        if hours is not None and self.tally.worker_seconds >= hours * 3600:
+            self.control.stop(f"the budget of {hours:g} worker hours is used up")
         if row.status != FAILED:
             return
         self.control.log("row_failed", id=row.id, kind=row.error_kind, message=row.error_message)
@@ -252,6 +278,7 @@ class _Run:
 
     def _look_around(self) -> None:
         self.pool.ask_progress()
+        self.metrics.look(self.plan.total - self.plan.done, self.pool.workers)
         if time.monotonic() - self.looked > LOOK_SECONDS:
             self.looked = time.monotonic()
             self.pool.leave_draining_nodes(_GRACE_OF_WORKERS * self.request.grace_seconds)

@@ -19,13 +19,14 @@ class Tally:
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.finished = self.failed = 0
-        self.gpu_seconds = 0.0
+        self.gpu_seconds = self.worker_seconds = 0.0
         self.last_errors: deque[FailedRow] = deque(maxlen=LAST_ERRORS)
 
     def add(self, row: ResultRow, gpus: float) -> None:
         """Counts an outcome of a worker with so many GPUs."""
         self.finished += 1
         self.gpu_seconds += row.seconds * gpus
+        self.worker_seconds += row.seconds
         if row.status == FAILED:
             self.failed += 1
             self.last_errors.append(FailedRow(id=row.id, kind=row.error_kind, message=row.error_message))

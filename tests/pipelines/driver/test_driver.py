@@ -1,11 +1,15 @@
 """The driver's policies, with real Ray and workers that are quick or misbehave."""
 
+import http.server
 import itertools
+import json
 import os
+import re
 import signal
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from diffcolor.config import PRESETS
+from manifests.errors import ManifestError
 from pipelines.driver import cluster, run
 from pipelines.driver.run import run_job
 from pipelines.errors import JobError, OutputInUseError, ReplanError, StoreError
@@ -269,3 +274,64 @@ def test_other_settings_on_a_finished_output_ask_first(local_ray, tmp_path, out,
     assert said == ["12 rows have a result that would be made anew; that takes --replan"]
     assert run_job(replace(other, replan=True)).ok == 12
     check_store(ids(12), out)
+
+
+class _Told(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_how_a_run_ended_is_told(local_ray, tmp_path, out):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Told)
+    server.told = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url, table = f"http://127.0.0.1:{server.server_address[1]}/", manifest(tmp_path, {3: "fails"}, 6)
+    run_job(quick_request(table, out, on_end=url))
+    with pytest.raises(ManifestError):
+        run_job(quick_request(str(tmp_path / "no.parquet"), out, on_end=url))
+    server.shutdown()
+    server.server_close()
+    assert [(one["state"], one.get("failed")) for one in server.told] == [("finished", 1), ("failed", None)]
+    assert server.told[0]["output"] == out
+    assert "no such file" in server.told[1]["error"]
+    said: list[str] = []
+    place = tmp_path / "told.json"
+    run_job(quick_request(table, out, on_end=f"tee {place}"), notice=said.append)
+    assert json.loads(place.read_text())["ok"] == 5
+    for command, reason in (("false", "exit code 1"), ("no-such-program", "FileNotFoundError"), (url, "URLError")):
+        run_job(quick_request(table, out, on_end=command), notice=said.append)
+        assert reason in said[-1]
+
+
+def test_a_budget_stops_a_run_that_can_be_resumed(local_ray, tmp_path, out):
+    table = manifest(tmp_path, {}, 24)
+    stopped = run_job(quick_request(table, out, k=1, budget_hours=0.2 / 3600))
+    assert stopped.state == "stopped"
+    assert 4 <= stopped.ok < 24
+    assert "budget of" in events(out, "stopping")[-1]["reason"]
+    assert run_job(quick_request(table, out)).ok == 24
+    check_store(ids(), out)
+
+
+def test_ray_exports_what_a_run_does(local_ray, tmp_path, out):
+    import ray
+
+    run_job(quick_request(manifest(tmp_path, {3: "fails"}, 6), out))
+    node = ray.nodes()[0]
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+    def exported() -> str:
+        return urllib.request.urlopen(address, timeout=10).read().decode()
+
+    until(lambda: "ray_diffcolor_rows" in exported(), 60)
+    text = exported()
+    assert re.search(r'ray_diffcolor_rows\w*\{[^}]*status="failed"[^}]*\} 1', text)
+    for name in re.findall(
+        r"ray_(diffcolor_\w+?)(?:_total)?[{ \[]", (Path(__file__).parents[3] / "deploy" / "grafana.json").read_text()
+    ):
+        assert f"ray_{name}" in text or name in ("diffcolor_store_retries", "diffcolor_rows_lost"), name
