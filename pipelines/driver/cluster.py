@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -128,30 +128,46 @@ def _on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def with_device(request: JobRequest) -> JobRequest:
-    """Resolves "auto" by what the workers have, not this process: a cluster's head often has no GPU."""
+def with_device(request: JobRequest, notice: Callable[[str], None]) -> JobRequest:
+    """Resolves "auto" by what the workers have, not this process: a cluster's head often has no GPU. One that has none
+    now may be about to get some, so it is said that none is waited for."""
     device = request.spec.device
     if device is Device.auto:
         device = Device.cuda if ray.cluster_resources().get("GPU", 0) else Device.cpu
+        if device is Device.cpu and request.address:
+            notice("warning: no machine of the cluster has a GPU now, so CPUs are used; --device cuda waits for GPUs")
     return replace(request, spec=replace(request.spec, device=device))
 
 
-def start_workers(request: JobRequest) -> list[Any]:
+def _gpus_per_worker(request: JobRequest) -> float:
+    on_gpu = request.spec.device is Device.cuda
+    return request.gpus_per_worker if request.gpus_per_worker is not None else float(on_gpu)
+
+
+def wanted_workers(request: JobRequest) -> int:
+    """How many workers the job asks for, or the cluster has room for now: one for each GPU, or for each machine."""
+    if request.workers is not None:
+        return request.workers
+    gpus, nodes = _gpus_per_worker(request), [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return max(1, int(sum(node.get("GPU", 0) for node in nodes) / gpus)) if gpus else len(nodes)
+
+
+def start_workers(request: JobRequest, workers: int, expected: int | None = None) -> list[Any]:
     """Starts worker actors with their share of resources. On a cluster that is too small they wait for it to grow.
+
+    Args:
+        expected: how many workers there will be, these included, if others have been started.
 
     Raises:
         JobError: this machine is too small for one.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     on_gpu = request.spec.device is Device.cuda
-    gpus = request.gpus_per_worker if request.gpus_per_worker is not None else float(on_gpu)
-    workers = request.workers
-    if workers is None:
-        workers = max(1, int(sum(node.get("GPU", 0) for node in nodes) / gpus)) if gpus else len(nodes)
+    gpus, expected = _gpus_per_worker(request), expected or workers
     cores = int(max(node.get("CPU", 1) for node in nodes))
     cpus = request.cpus_per_worker
     if cpus is None:  # torch on the CPU uses all cores; a GPU worker needs one for Python and one for files
-        cpus = min(2, cores) if on_gpu else max(1, cores // math.ceil(workers / len(nodes)))
+        cpus = min(2, cores) if on_gpu else max(1, cores // math.ceil(expected / len(nodes)))
     fits = any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes)
     if not fits and request.address is None:
         remedy = "lower --cpus-per-worker, or see --device and --gpus-per-worker"

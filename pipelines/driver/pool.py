@@ -77,8 +77,14 @@ class WorkerPool:
 
     def __init__(self, request: JobRequest, log: EventLog) -> None:
         self.request, self.log = request, log
-        self.workers = [WorkerHandle(actor) for actor in cluster.start_workers(request)]
-        for worker in self.workers:
+        self.workers: list[WorkerHandle] = []
+        self._given_up = 0
+        self._add(cluster.wanted_workers(request))
+
+    def _add(self, count: int) -> None:
+        for actor in cluster.start_workers(self.request, count, len(self.workers) + count):
+            worker = WorkerHandle(actor)
+            self.workers.append(worker)
             worker.start()
 
     def __enter__(self) -> "WorkerPool":
@@ -147,6 +153,7 @@ class WorkerPool:
             worker.start()
             return
         self.log("worker_given_up", error=cluster.reason(error))
+        self._given_up += 1
         self.workers.remove(worker)
         ray.kill(worker.actor)
         if not self.workers:
@@ -183,6 +190,15 @@ class WorkerPool:
         """Asks all to end what they do within so many seconds."""
         for worker in self.busy:
             worker.actor.request_stop.remote(seconds)
+
+    def grow(self) -> None:
+        """Adds workers for machines that have joined the cluster."""
+        if self.request.address is None:
+            return
+        more = cluster.wanted_workers(self.request) - len(self.workers) - self._given_up
+        if more > 0:
+            self.log("workers_added", count=more)
+            self._add(more)
 
     def leave_draining_nodes(self, seconds: float) -> None:
         """Asks the workers to end whose node is about to go."""

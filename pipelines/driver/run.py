@@ -108,7 +108,7 @@ def _work_through(
     request: JobRequest, manifest: ManifestSummary, control: RunControl, watch: Watch, notice: Notice, at_end: AtEnd
 ) -> Snapshot:
     with cluster.connected(request.address), first_signal(control.signalled):
-        request = cluster.with_device(request)
+        request = cluster.with_device(request, notice)
         control.log("run_started", manifest=redacted(request.manifest), rows=manifest.rows)
         with WorkerPool(request, control.log) as pool:
             models = pool.first_models(control.goes_on)
@@ -282,6 +282,8 @@ class _Run:
         if time.monotonic() - self.looked > LOOK_SECONDS:
             self.looked = time.monotonic()
             self.pool.leave_draining_nodes(_GRACE_OF_WORKERS * self.request.grace_seconds)
+            if self.control.state == RunState.running and self.plan.left:
+                self.pool.grow()
         self._say()
         self.watch(self.snapshot())
 

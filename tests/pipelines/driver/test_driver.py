@@ -335,3 +335,32 @@ def test_ray_exports_what_a_run_does(local_ray, tmp_path, out):
         r"ray_(diffcolor_\w+?)(?:_total)?[{ \[]", (Path(__file__).parents[3] / "deploy" / "grafana.json").read_text()
     ):
         assert f"ray_{name}" in text or name in ("diffcolor_store_retries", "diffcolor_rows_lost"), name
+
+
+_GROWING = """
+import os, sys
+from ray.cluster_utils import Cluster
+from pipelines.driver.run import run_job
+from tests.pipelines.quick import quick_request
+
+table, out = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+
+def watch(snapshot):
+    if snapshot.ok and len(cluster.list_all_nodes()) == 1:
+        cluster.add_node(num_cpus=1)
+
+request = quick_request(table, out, address=cluster.address, workers=None, cpus_per_worker=1)
+print(run_job(request, watch).ok, flush=True)
+os._exit(0)  # what the cluster has started ends with this process's group
+"""
+
+
+@pytest.mark.slow
+def test_a_machine_that_joins_the_cluster_gets_a_worker(processes, tmp_path, out):
+    table = manifest(tmp_path, {}, 40)
+    said = processes.start([sys.executable, "-c", _GROWING, table, out], {"QUICK_SECONDS": "1.0"})
+    assert finish(said, 0).splitlines()[-1] == "40"
+    assert events(out, "workers_added")[0]["count"] == 1
+    assert len({event["pid"] for event in events(out, "worker_up")}) == 2
+    check_store(ids(40), out)
