@@ -15,26 +15,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipelines.errors import DamagedFileError, StoreError
-from pipelines.ledger.job_file import JobFile
 from pipelines.ledger.layout import (
     DAMAGED_KEY,
-    JOB_KEY,
     PLANS,
-    Adopted,
     Closed,
-    PlanFacts,
     record_key,
     shard_key,
     taken_over_key,
 )
+from pipelines.ledger.plan_store import STATUSES, PlanStore
 from pipelines.ledger.results import FAILED, OK, SKIPPED, ResultRow
-from pipelines.ledger.results_folder import ResultsFolder
 from pipelines.ledger.shard_file import (
     carried_schema,
     numbered_rows_of,
@@ -45,25 +38,14 @@ from pipelines.ledger.shard_file import (
     to_parquet,
 )
 from pipelines.ledger.task import Place
-from pipelines.store.store import Store
-from pipelines.values import from_values, to_values
 
 _READERS = 16  # records read at once
-_STATUSES = (OK, FAILED, SKIPPED)
 # Names of ours; others in these folders are nobody's business.
 _RECORD = re.compile(r"/\d{9}\.\d{6}\.json$")
-_GENERATION = re.compile(r"\d{6}\.\d+")
-_MARKER = re.compile(r"/(\d{6}(?:\.\d+){4})$")
-_SHARD = re.compile(r"/(\d{6})\.(\d+)\.parquet$")
-Value = TypeVar("Value")
 
 
-class Ledger:
+class Ledger(PlanStore):
     """Plans, records and shards of one output store."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._facts: dict[str, PlanFacts] = {}
 
     # One row -------------------------------------------------------------------------------------------------------
 
@@ -114,16 +96,6 @@ class Ledger:
             return ResultRow.from_record(json.loads(self.store.read(key)), carried=False)
         except (FileNotFoundError, ValueError, TypeError, KeyError):  # not found: its shard was closed
             return None
-
-    def open_generations(self, plan: str, closed: dict[int, Closed] | None = None) -> dict[int, list[int]]:
-        """Shards with records that may not be in a closed file yet: shard to generations, sorted."""
-        closed = self.closed(plan) if closed is None else closed
-        opened: dict[int, list[int]] = {}
-        for name in filter(_GENERATION.fullmatch, self.store.folders(f"{PLANS}/{plan}/rows")):
-            shard, generation = map(int, name.split("."))
-            if shard not in closed or generation > closed[shard].generation:
-                opened[shard] = sorted([*opened.get(shard, ()), generation])
-        return opened
 
     def merged_outcomes(
         self, plan: str, shard: int, closed: Closed | None, generations: Sequence[int]
@@ -212,99 +184,6 @@ class Ledger:
                     results.write(shard, self.shard_content(shown, shard, closed.generation))
                     return
 
-    def closed(self, plan: str) -> dict[int, Closed]:
-        """The closed shards: those that the plan shares with others, and its own."""
-        return {shard: one.closed for shard, one in self._adopted(plan).items()} | self.own_closed(plan)
-
-    def _adopted(self, plan: str) -> dict[int, Adopted]:
-        try:
-            return {one.shard: one for one in self.plan(plan).adopted}
-        except DamagedFileError as error:
-            if isinstance(error.error, FileNotFoundError):  # it has shared nothing yet, or is taken over again
-                return {}
-            raise
-
-    def adopted(self, plan: str) -> list[Adopted]:
-        """The shards that a plan shares with earlier ones."""
-        return list(self._adopted(plan).values())
-
-    def own_closed(self, plan: str) -> dict[int, Closed]:
-        """The shards that the plan itself has closed, from their markers. A shard's file that has lost its marker
-        counts as well, unless there are records still: then its closing was interrupted, and is done again."""
-        found: dict[int, Closed] = {}
-        for key in self.store.list(f"{PLANS}/{plan}/closed"):
-            if name := _MARKER.search(key):
-                shard, *counts = map(int, name[1].split("."))
-                if shard not in found or counts[0] > found[shard].generation:
-                    found[shard] = Closed(*counts)
-        unmarked = [
-            (int(name[1]), int(name[2]))
-            for key in self.store.list(f"{PLANS}/{plan}/shards")
-            if (name := _SHARD.search(key))
-            and (int(name[1]) not in found or int(name[2]) > found[int(name[1])].generation)
-        ]
-        for shard, generation in sorted(unmarked):
-            if not self.store.list(f"{PLANS}/{plan}/rows/{shard:06d}.{generation}"):
-                rows = self.shard(plan, shard, generation)
-                found[shard] = Closed(generation, *(sum(row.status == kind for row in rows) for kind in _STATUSES))
-        return found
-
-    def shard(self, plan: str, shard: int, generation: int) -> list[ResultRow]:
-        """The rows of a closed shard; those of its published copy where its own file is lost or damaged.
-
-        Raises:
-            DamagedFileError: both are.
-        """
-        return rows_of(self.shard_content(plan, shard, generation))
-
-    def shard_key(self, plan: str, shard: int, generation: int) -> str:
-        """Where a closed shard's file is: with the plan that closed it."""
-        adopted = self._adopted(plan).get(shard)
-        return shard_key(
-            adopted.home if adopted and adopted.closed.generation == generation else plan, shard, generation
-        )
-
-    def reopen(self, plan: str, shard: int) -> None:
-        """Forgets the outcomes of a closed shard whose file is lost: its rows are pending again."""
-        facts = self.plan(plan)
-        if any(one.shard == shard for one in facts.adopted):
-            self.write_plan(plan, replace(facts, adopted=tuple(one for one in facts.adopted if one.shard != shard)))
-        name = f"/{shard:06d}."
-        mine = [
-            key for folder in ("closed", "shards") for key in self.store.list(f"{PLANS}/{plan}/{folder}") if name in key
-        ]
-        self.store.delete([*mine, self.results(plan).key(shard)])
-
-    def shard_content(self, plan: str, shard: int, generation: int) -> bytes:
-        """A closed shard's file, or its published copy; see `shard`."""
-        key, fault = self.shard_key(plan, shard, generation), None
-        copy = ResultsFolder(self.store).key(shard)
-        for place in (key, copy, ResultsFolder(self.store, plan).key(shard)):  # the last: version 0.1.0
-            try:
-                content = self.store.read(place)
-                read_table(content)
-                if place != copy or origin_of(content) == key:
-                    return content
-            except StoreError:
-                raise
-            except (OSError, ValueError, TypeError, KeyError) as error:  # as Arrow raises of files that are none
-                fault = fault or error
-        assert fault is not None
-        raise DamagedFileError(self.store.uri, key, fault)
-
-    def _parsed(self, key: str, parse: Callable[[bytes], Value]) -> Value:
-        """A file of ours.
-
-        Raises:
-            FileNotFoundError: there is none.
-            DamagedFileError: it cannot be read.
-        """
-        content = self.store.read(key)
-        try:
-            return parse(content)
-        except (ValueError, TypeError, KeyError) as error:
-            raise DamagedFileError(self.store.uri, key, error) from error
-
     def amend(self, plan: str, shard: int, number: int, change: Callable[[ResultRow], ResultRow]) -> ResultRow:
         """Changes one outcome, even while others write: by a further record in an open shard, by a new generation of a
         closed one. Tried again until it is in what counts; `change` of a changed row must change nothing."""
@@ -374,7 +253,7 @@ class Ledger:
 
     def counts(self, plan: str) -> dict[str, int]:
         """How many rows of a plan ended how: closed shards by their markers, open ones by their records."""
-        counts = dict.fromkeys(_STATUSES, 0)
+        counts = dict.fromkeys(STATUSES, 0)
         closed = self.closed(plan)
         opened = self.open_generations(plan, closed)
         for number, shard in closed.items():
@@ -386,53 +265,14 @@ class Ledger:
                 counts[row.status] += 1
         return counts
 
-    # Plans ---------------------------------------------------------------------------------------------------------
-
-    def write_plan(self, plan: str, facts: PlanFacts) -> None:
-        self.store.write(f"{PLANS}/{plan}/plan.json", json.dumps(to_values(facts), indent=2).encode())
-        self.remember(plan, facts)
-
-    def remember(self, plan: str, facts: PlanFacts) -> None:
-        """Makes them the facts of a plan that may not be written yet."""
-        self._facts[plan] = facts
-
-    def plan(self, plan: str) -> PlanFacts:
-        """What `write_plan` wrote.
-
-        Raises:
-            DamagedFileError: it is lost, or cannot be read.
-        """
-        key = f"{PLANS}/{plan}/plan.json"
-        try:
-            if plan not in self._facts:
-                self._facts[plan] = self._parsed(key, lambda content: from_values(json.loads(content), PlanFacts))
-            return self._facts[plan]
-        except FileNotFoundError as error:
-            raise DamagedFileError(self.store.uri, key, error) from error
-
-    def plans(self) -> list[str]:
-        """Ids of all plans that this output has seen."""
-        return self.store.folders(PLANS)
-
-    def digests(self, plan: str, shard: int, generation: int) -> list[tuple[str, str, str]]:
-        """Of each row of a closed shard its digest, status and id; reads those columns only."""
-        content = self.shard_content(plan, shard, generation)
-        table = pq.read_table(pa.BufferReader(content), columns=["row_digest", "status", "id"])
-        return list(zip(*(table[name].to_pylist() for name in ("row_digest", "status", "id")), strict=True))
-
-    def results(self, plan: str) -> ResultsFolder:
-        """Where a plan's shards are shown."""
-        try:
-            return ResultsFolder(self.store, None if self.plan(plan).digests else plan)
-        except DamagedFileError:
-            return ResultsFolder(self.store)
+    # What users read -----------------------------------------------------------------------------------------------
 
     def publish(self, plan: str) -> None:
         """Shows closed shards of the output's plan that `results/` lacks. Once there is no other plan whose results are
         to be seen, nothing else is shown."""
         closed, job, results = self.closed(plan), self.read_job(), self.results(plan)
         shown = results.shards()
-        adopted = self._adopted(plan)
+        adopted = self.adopted(plan)
         for shard, one in sorted(closed.items()):
             if shard not in shown or (job.previous and shard not in adopted):
                 self._show(plan, shard, self.shard_content(plan, shard, one.generation))
@@ -450,7 +290,7 @@ class Ledger:
             return
         closed, results = self.closed(plan), self.results(plan)
         shown = results.shards()
-        same = self._adopted(plan) if job.extends else {}  # they were shown before
+        same = self.adopted(plan) if job.extends else {}  # they were shown before
         for shard, one in sorted(closed.items(), reverse=True):  # where rows moved on to later shards, none is missed
             if shard in same and shard in shown and same[shard].closed == one:
                 continue
@@ -471,7 +311,7 @@ class Ledger:
             The keys that were deleted.
         """
         closed, gone = self.closed(plan), []
-        used = {one.shard for one in self._adopted(plan).values() if one.home == other}
+        used = {one.shard for one in self.adopted(plan).values() if one.home == other}
         own = self.own_closed(other)
         for shard, one in own.items():
             if shard in used or shard not in closed:
@@ -501,17 +341,3 @@ class Ledger:
         """What `submit --retry-failed` is to do again."""
         if files != self.damaged():
             self.store.write(DAMAGED_KEY, json.dumps(files).encode())
-
-    # The job -------------------------------------------------------------------------------------------------------
-
-    def write_job(self, job: JobFile) -> None:
-        self.store.write(JOB_KEY, job.to_bytes())
-
-    def read_job(self) -> JobFile:
-        """What was asked.
-
-        Raises:
-            FileNotFoundError: not an output folder.
-            DamagedFileError: its job file is damaged.
-        """
-        return self._parsed(JOB_KEY, JobFile.from_bytes)

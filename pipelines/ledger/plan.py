@@ -1,29 +1,26 @@
 """Tracks which rows of a manifest are pending, in open shards, or in closed shards."""
 
-import hashlib
 import time
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
-
-import numpy as np
 
 from diffcolor.identity import ModelIdentity
 from manifests.locations import redacted
 from manifests.read import numbered_rows, stamp
 from manifests.schema import ManifestRow
-from pipelines.errors import DamagedFileError, JobError, ReplanError
+from pipelines.errors import DamagedFileError, JobError
 from pipelines.job import JobRequest
 from pipelines.ledger.identity import row_digest
 from pipelines.ledger.job_file import JobFile
-from pipelines.ledger.layout import Adopted, Closed, PlanFacts
+from pipelines.ledger.layout import Closed, PlanFacts
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.manifest_summary import ManifestSummary, unreadable
 from pipelines.ledger.prior_results import PriorResults
 from pipelines.ledger.results import FAILED, OK, SKIPPED, Output, OutputKey, ResultRow
+from pipelines.ledger.succession import Succession
 from pipelines.ledger.task import Place, Task
 from pipelines.store.retry import is_transient
 
@@ -59,7 +56,7 @@ class Plan:
         self.total, self.size, self.stamp = manifest.rows, request.shard_rows, manifest.stamp
         self.damaged = damaged or {}
         self.id = manifest.digest.plan_id(settings)
-        self.before = _job_of(ledger)
+        self.succession = Succession(ledger, self.id)
         self.facts = self._facts(manifest)
         if self.is_new:
             ledger.remember(self.id, self.facts)
@@ -75,7 +72,7 @@ class Plan:
             SKIPPED: sum(one.skipped for one in kept),
         }
         self.imported = 0
-        if self.before is None or self.before.plan != self.id:
+        if not self.succession.is_same:
             shared = [one.closed for one in self.facts.adopted]
             self.imported = sum(one.ok + one.failed + one.skipped for one in shared)
         self.handed_out = 0  # rows of this run that have no outcome yet
@@ -93,7 +90,7 @@ class Plan:
         }
 
     def _facts(self, manifest: ManifestSummary) -> PlanFacts:
-        """What is known of this plan already, or which shards it shares with the plans that are seen now."""
+        """What is known of this plan already, or which shards it shares with those before it."""
         try:
             facts, self.is_new = self.ledger.plan(self.id), False
             return facts
@@ -106,27 +103,7 @@ class Plan:
             digests=manifest.digest.shards,
             ids=manifest.digest.ids,
         )
-        adopted: dict[int, Adopted] = {}
-        for other in _seen(self.before):
-            for one in self._shared(facts, other):
-                adopted.setdefault(one.shard, one)
-        return replace(facts, adopted=tuple(adopted[shard] for shard in sorted(adopted)))
-
-    def _shared(self, facts: PlanFacts, other: str) -> Iterator[Adopted]:
-        """The closed shards of another plan that are the same here."""
-        try:
-            theirs = self.ledger.plan(other)
-        except DamagedFileError:  # its rows are found one by one
-            return
-        if (theirs.settings, theirs.shard_rows) != (facts.settings, facts.shard_rows):
-            return
-        closed, own = self.ledger.closed(other), self.ledger.own_closed(other)
-        opened = self.ledger.open_generations(other, closed)
-        homes = {one.shard: one.home for one in theirs.adopted}
-        for shard, (mine, their) in enumerate(zip(facts.digests, theirs.digests, strict=False)):
-            if mine == their and shard in closed and shard not in opened:
-                home = other if shard in own else homes[shard]
-                yield Adopted(shard=shard, home=home, closed=closed[shard])
+        return replace(facts, adopted=self.succession.adopted(facts))
 
     @property
     def done(self) -> int:
@@ -292,31 +269,19 @@ class Plan:
         Raises:
             ReplanError: rows that have a result would be made anew, and nobody has said that they may.
         """
-        before, job = self.before, JobFile.of(self.request, self.total, models, self.id)
         if self.is_new:
             self.ledger.write_plan(self.id, self.facts)
-        if before and before.plan == self.id:
-            job = replace(job, previous=before.previous, extends=before.extends, superseded=before.superseded)
-        else:
+        if not self.succession.is_same:
             anew = self._take_over()
-            if before and not self.request.replan:
-                self._refuse(before, anew)
-            if before:
-                previous = tuple(plan for plan in _seen(before, superseded=False) if plan != self.id)
-                extends = len(previous) == 1 and self._extends(previous[0])
-                job = replace(job, previous=previous, extends=extends, superseded=before.superseded)
-        self.ledger.write_job(job)
+            if not self.request.replan:
+                self.succession.refuse(redacted(self.request.spec.output), self.settings, anew)
+        job = JobFile.of(self.request, self.total, models, self.id)
+        self.ledger.write_job(self.succession.job(job, self.facts))
         self.ledger.publish(self.id)
 
     def complete(self) -> None:
         """Every row has an outcome: what earlier plans have is seen no longer."""
         self.ledger.settle(self.id)
-
-    def _extends(self, other: str) -> bool:
-        try:
-            return self.facts.extends(self.ledger.plan(other))
-        except DamagedFileError:
-            return False
 
     def anew(self) -> int:
         """How many rows have a result now and would be made anew."""
@@ -325,7 +290,7 @@ class Plan:
     def _take_over(self, write: bool = True) -> int:
         """Enters what other plans have of the rows of open shards, whole shards and others; returns how many rows that
         have a result now are not among them."""
-        done, anew = self._done_elsewhere(), 0
+        done, anew = self.succession.done(self.facts), 0
         if self.prior is None or self.prior.is_empty:
             return len(done) if self.prior else 0
         for shard, numbered in groupby(self._rows(), key=lambda one: one[0] // self.size):
@@ -356,70 +321,6 @@ class Plan:
         self.closed[shard] = Closed(0, counts[OK], counts[FAILED], counts[SKIPPED])
         for status in self.counts:
             self.counts[status] += counts[status]
-
-    def _done_elsewhere(self) -> "_Ids":
-        """The rows that have a good result now, but for those of the shards that this plan shares."""
-        ids = _Ids()
-        shared = {(one.home, one.shard) for one in self.facts.adopted}
-        for other in _seen(self.before, superseded=False):
-            closed = self.ledger.own_closed(other) if other != self.id else {}
-            for shard, one in closed.items():
-                if (other, shard) not in shared:
-                    rows = self.ledger.digests(other, shard, one.generation)
-                    ids.add(row_id for _, status, row_id in rows if status == OK)
-        return ids.sorted()
-
-    def _refuse(self, before: JobFile, anew: int) -> None:
-        """Raises ReplanError where rows would be made anew."""
-        why = "their captions, prompts, seeds or images' addresses have changed"
-        if self._settings_of(before.plan) != self.settings:
-            why = "the models, the preset, an option or the program has changed"
-        if anew:
-            raise ReplanError(redacted(self.request.spec.output), anew, why)
-
-    def _settings_of(self, plan: str) -> str | None:
-        try:
-            return self.ledger.plan(plan).settings
-        except DamagedFileError:
-            return None
-
-
-class _Ids:
-    """A set of ids of rows in 8 bytes each."""
-
-    def __init__(self) -> None:
-        self._hashes: Any = array("Q")
-
-    def add(self, ids: Iterable[str]) -> None:
-        self._hashes.extend(map(_hash_of, ids))
-
-    def sorted(self) -> "_Ids":
-        self._hashes = np.unique(np.frombuffer(self._hashes, np.uint64))
-        return self
-
-    def __len__(self) -> int:
-        return len(self._hashes)
-
-    def __contains__(self, row_id: object) -> bool:
-        at = np.searchsorted(self._hashes, wanted := np.uint64(_hash_of(str(row_id))))
-        return bool(at < len(self) and self._hashes[at] == wanted)
-
-
-def _hash_of(row_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(row_id.encode()).digest()[:8])
-
-
-def _job_of(ledger: Ledger) -> JobFile | None:
-    """What was asked of the output before; None where that is lost, and the next plan mends it."""
-    try:
-        return ledger.read_job()
-    except (FileNotFoundError, DamagedFileError):
-        return None
-
-
-def _seen(job: JobFile | None, superseded: bool = True) -> tuple[str, ...]:
-    """The plans whose results are seen, the latest first; and those that they have taken the place of."""
-    return (job.plan, *job.previous, *(job.superseded if superseded else ())) if job else ()
 
 
 def _same(one: ResultRow, other: ResultRow) -> bool:

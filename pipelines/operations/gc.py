@@ -28,7 +28,7 @@ def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
         return bytes.fromhex(sha256(key.encode())[:32])
 
     plans, job = ledger.plans(), ledger.read_job()
-    shared = {(one.home, one.shard, one.closed.generation) for plan in plans for one in ledger.adopted(plan)}
+    shared = {(one.home, one.shard, one.closed.generation) for plan in plans for one in ledger.adopted(plan).values()}
     for plan in plans:
         for _, _, row in ledger.outcomes(plan, ledger.own_closed(plan)):
             named |= {fingerprint(key) for key in row.files}
