@@ -77,6 +77,13 @@ def status_line(status: JobStatus) -> str:
     )
 
 
+def hours_line(name: str, spent: dict[str, Any]) -> str:
+    """What some rows took to make."""
+    cost = f", cost {spent['cost']:.2f}" if "cost" in spent else ""
+    wasted = f"{spent['failed_hours']:.2f} of them for rows that failed"
+    return f"  {name}: {spent['rows']} rows, {spent['worker_hours']:.2f} worker hours, {wasted}{cost}"
+
+
 def event_line(event: dict[str, Any]) -> str:
     """One event as a line for people."""
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))

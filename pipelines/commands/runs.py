@@ -13,9 +13,18 @@ app = typer.Typer()
 
 
 @app.command()
-def status(output: Output, as_json: Json = False) -> None:
+def status(
+    output: Output,
+    hours: Annotated[
+        bool, typer.Option("--hours", help="Also read all results: worker hours, and what of them went into failures.")
+    ] = False,
+    price: Annotated[float | None, typer.Option(min=0, help="With --hours: price per worker hour.")] = None,
+    by_group: Annotated[bool, typer.Option("--by-group", help="With --hours: for each group_id as well.")] = False,
+    as_json: Json = False,
+) -> None:
     """Show a job's progress, read from its output folder."""
-    from pipelines.commands.console import status_line, worker_line
+    from pipelines.commands.console import hours_line, status_line, worker_line
+    from pipelines.operations.hours import hours_by_group, total
     from pipelines.operations.status import starting
     from pipelines.operations.status import status as status_of
     from pipelines.store.store import Store
@@ -32,10 +41,18 @@ def status(output: Output, as_json: Json = False) -> None:
     store = open_output(output)
     with reported():
         found = status_of(store)
+        groups = hours_by_group(store) if hours else {}
+    spent = total(groups).to_json(price)
     if as_json:
-        print_json(found.to_json())
+        listed = {name: one.to_json(price) for name, one in groups.items()} if by_group else None
+        more = {"hours": {**spent, **({"groups": listed} if by_group else {})}} if hours else {}
+        print_json({**found.to_json(), **more})
         return
     typer.echo(status_line(found))
+    if hours:
+        typer.echo(hours_line("all rows", spent))
+        for name, one in groups.items() if by_group else ():
+            typer.echo(hours_line(name or "without a group", one.to_json(price)))
     for worker in found.workers:
         typer.echo(f"  {worker_line(worker)}")
     for row in found.errors:

@@ -13,7 +13,7 @@ from diffcolor.identity import ModelIdentity
 from pipelines.ledger.job_file import JobFile
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import FAILED, OK, SKIPPED, ResultRow
-from pipelines.ledger.task import Place
+from pipelines.ledger.task import Place, blank_result
 from pipelines.operations.gc import collect
 from pipelines.operations.status import note_submitted, outputs, request_stop, starting, status
 from pipelines.store.events import EventLog, read_events
@@ -167,3 +167,22 @@ def test_a_run_with_a_plan_has_started(half_done):
     note_submitted(half_done, "x", "raysubmit_x")
     assert starting(half_done) is None
     assert runner.invoke(cli.app, ["status", half_done.uri]).stdout.startswith("interrupted: 25 rows")
+
+
+def test_the_hours_of_a_job_and_of_its_groups(tmp_path, worker):
+    table = [{**one, "group_id": "barns" if number < 6 else None} for number, one in enumerate(rows(10))]
+    plan = begin(tmp_path, table)
+    for number, task in enumerate(plan.tasks()):
+        if task:
+            kind = FAILED if number in (2, 8) else OK
+            row = replace(blank_result(task, worker.spec, worker.identity), status=kind, seconds=360.0)
+            plan.finish(task.place, worker.ledger.commit(task.place, row, "a"))
+    plan.complete()
+    out = str(tmp_path / "out")
+    said = runner.invoke(cli.app, ["status", out, "--hours", "--price", "2", "--by-group"]).stdout
+    assert "all rows: 10 rows, 1.00 worker hours, 0.20 of them for rows that failed, cost 2.00" in said
+    assert "barns: 6 rows, 0.60 worker hours, 0.10" in said
+    assert "without a group: 4 rows, 0.40 worker hours" in said
+    found = json.loads(runner.invoke(cli.app, ["status", out, "--hours", "--by-group", "--json"]).stdout)
+    assert found["hours"]["groups"]["barns"] == {"rows": 6, "worker_hours": 0.6, "failed_hours": 0.1}
+    assert "hours" not in json.loads(runner.invoke(cli.app, ["status", out, "--json"]).stdout)
