@@ -175,6 +175,7 @@ def build(
             "color_boxes": cells.read("color_boxes", "bad_place", lambda text: parse_places(text, 4)),
             "reference": cells.read("reference", "bad_reference", lambda text: resolve(text, absolute(folder))),
             "toned": given.get("toned") or None,
+            "negative": cells.read("negative", "bad_negative", _yes_or_no),
             "prompt_writer": given.get("prompt_writer") or None,
             "image_sha256": given.get("image_sha256") or None,
         }
@@ -189,6 +190,15 @@ def build(
         notes += (f"{len(changed)} ids hold characters that an id may not have ({example}); see column {GIVEN_ID}",)
     built = write(rows, output, folder, captions.unmatched, (*captions.carried, *([GIVEN_ID] if changed else [])))
     return replace(built, left_out=found.left_out, notes=notes, matched=len(captions.rows))
+
+
+def _yes_or_no(text: str) -> bool:
+    """Raises ValueError where it is neither."""
+    if text.strip().lower() in ("true", "yes", "1"):
+        return True
+    if text.strip().lower() in ("false", "no", "0"):
+        return False
+    raise ValueError(f"{text!r} is neither yes nor no")
 
 
 def _ids(images: Collection[str], captions: Captions) -> tuple[dict[str, str], list[str]]:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from manifests.color_places import ColorPlace, read_places
 from manifests.errors import ManifestError, Problem
 from manifests.locations import Reach, folder_of, resolve
-from manifests.schema import COLUMNS, SCHEMA, ManifestRow
+from manifests.schema import COLUMNS, SCHEMA, Defaults, ManifestRow
 from manifests.validate import Validator, accepts, check_schema
 
 BATCH_ROWS = 1024
@@ -86,43 +86,40 @@ def _opened(uri: str, fs: fsspec.AbstractFileSystem, path: str) -> pq.ParquetFil
 def read_rows(
     uri: str,
     columns: Mapping[str, str] | None = None,
-    default_caption: str | None = None,
+    defaults: Defaults | None = None,
     validator: Validator | None = None,
-    default_page: int | None = None,
-    reach: Reach | None = None,
 ) -> Iterator[ManifestRow]:
     """Streams the valid rows of a manifest; problems gather in `validator`.
 
     Args:
         uri: file or folder, any fsspec URI.
         columns: our name to the file's name, for manifests with other headings.
-        default_caption: used for rows with an empty caption; without it such a row is a problem.
+        defaults: for rows that do not say otherwise.
         validator: collects problems over the whole stream. Without one, the first batch with a problem raises.
-        default_page, reach: as a validator's, where there is none; a manifest that is not local reaches its own bucket.
 
     Raises:
         ManifestError: the file cannot be read or its columns have wrong types; or see `validator`.
     """
-    return (
-        row
-        for _, row in numbered_rows(uri, columns, default_caption, validator, default_page=default_page, reach=reach)
-    )
+    return (row for _, row in numbered_rows(uri, columns, defaults, validator))
+
+
+def _within_reach(uri: str, defaults: Defaults | None) -> Defaults:
+    """A manifest that is not local reaches its own bucket, if nothing else is said."""
+    defaults = defaults or Defaults()
+    return defaults if defaults.reach else replace(defaults, reach=Reach.of(uri))
 
 
 def numbered_rows(
     uri: str,
     columns: Mapping[str, str] | None = None,
-    default_caption: str | None = None,
+    defaults: Defaults | None = None,
     validator: Validator | None = None,
     wanted: Callable[[int, int], bool] = lambda _first, _end: True,
-    default_page: int | None = None,
-    reach: Reach | None = None,
 ) -> Iterator[tuple[int, ManifestRow]]:
     """As `read_rows`, with row numbers from 0. Batches of rows [first, end) that are not `wanted` are not checked."""
     fs, files = parts(uri)
     renamed = {theirs: ours for ours, theirs in (columns or {}).items()}
-    reach = reach or Reach.of(uri)
-    checker = validator or Validator(folder_of(uri), default_caption, default_page=default_page, reach=reach)
+    checker = validator or Validator(folder_of(uri), _within_reach(uri, defaults))
     number = 0
     for path in files:
         with _opened(uri, fs, path) as file:
@@ -151,10 +148,8 @@ def numbered_rows(
 def validated(
     uri: str,
     columns: Mapping[str, str] | None = None,
-    default_caption: str | None = None,
+    defaults: Defaults | None = None,
     seen: Callable[[ManifestRow], None] = lambda _row: None,
-    default_page: int | None = None,
-    reach: Reach | None = None,
 ) -> int:
     """Checks a whole manifest without keeping it; returns its number of rows.
 
@@ -166,14 +161,14 @@ def validated(
     """
     fs, files = parts(uri)
     differing = _differing_parts(uri, fs, files, columns)
-    reach, count = reach or Reach.of(uri), 0
-    validator = Validator(folder_of(uri), default_caption, default_page=default_page, reach=reach)
-    for row in read_rows(uri, columns, default_caption, validator):
+    within, count = _within_reach(uri, defaults), 0
+    validator = Validator(folder_of(uri), within)
+    for row in read_rows(uri, columns, within, validator):
         seen(row)
         count += 1
     if repeated := validator.repeated_ids():  # rare enough for a second pass that finds their rows
-        validator = Validator(folder_of(uri), default_caption, repeated, default_page, reach)
-        deque(read_rows(uri, columns, default_caption, validator), maxlen=0)
+        validator = Validator(folder_of(uri), within, repeated)
+        deque(read_rows(uri, columns, within, validator), maxlen=0)
     validator.problems[:0] = differing
     if not count and not validator.problems:
         validator.problems.append(Problem("empty", None, None, "the manifest has no rows"))

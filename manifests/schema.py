@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.color_places import ColorPlace
+from manifests.locations import Reach
 
 SCHEMA = pa.schema(
     [
@@ -49,11 +50,29 @@ SCHEMA = pa.schema(
             metadata={"doc": "URI of a colour picture of the same thing or kind, whose colours are taken where alike"},
         ),
         pa.field("toned", pa.string(), metadata={"doc": "'reject' or 'desaturate' tone or colour;"}),
+        pa.field("negative", pa.bool_(), metadata={"doc": "true: the scan is a negative, its picture the inverse"}),
         pa.field("prompt_writer", pa.string(), metadata={"doc": "who wrote the prompts; named in the pictures' marks"}),
         pa.field("image_sha256", pa.string(), metadata={"doc": "expected sha256 of the image file, 64 hex digits"}),
     ]
 )
 COLUMNS = tuple(SCHEMA.names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What holds for rows that do not say otherwise.
+
+    Attributes:
+        caption: of rows with an empty one, which get a warning; None: they are a problem.
+        page: from 0; None for none.
+        negative: whether they are negatives.
+        reach: what `image` and `reference` may name; None: as `Reach.of` the manifest.
+    """
+
+    caption: str | None = None
+    page: int | None = None
+    negative: bool = False
+    reach: Reach | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +87,7 @@ class ManifestRow:
         regions: boxes x, y, width, height in pixels; empty for the whole page.
         color_places: points and boxes whose colour is known.
         reference: absolute URI of a colour picture of the same thing or kind.
+        negative: whether the picture is the inverse of the scan.
         extra: the columns that are carried into the results untouched.
     """
 
@@ -85,6 +105,7 @@ class ManifestRow:
     color_places: tuple[ColorPlace, ...] = ()
     reference: str | None = None
     toned: str | None = None
+    negative: bool = False
     prompt_writer: str | None = None
     image_sha256: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)

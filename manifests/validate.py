@@ -13,8 +13,8 @@ from manifests.color_hints import apply_color_hints, parse_color_hints
 from manifests.color_places import read_places
 from manifests.errors import Problem
 from manifests.ids import MAX_ID
-from manifests.locations import Reach, resolve
-from manifests.schema import COLUMNS, SCHEMA, ManifestRow
+from manifests.locations import resolve
+from manifests.schema import COLUMNS, SCHEMA, Defaults, ManifestRow
 
 _ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{MAX_ID - 1}}}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -47,7 +47,7 @@ def accepts(actual: pa.DataType, wanted: pa.DataType) -> bool:
         return pa.types.is_string(actual) or pa.types.is_large_string(actual) or pa.types.is_string_view(actual)
     if pa.types.is_binary(wanted):
         return pa.types.is_binary(actual) or pa.types.is_large_binary(actual)
-    return pa.types.is_integer(actual)
+    return pa.types.is_boolean(actual) if pa.types.is_boolean(wanted) else pa.types.is_integer(actual)
 
 
 def check_schema(schema: pa.Schema, renamed: Mapping[str, str]) -> list[Problem]:
@@ -102,22 +102,12 @@ class Validator:
 
     Args:
         base: folder that relative image paths start from.
-        default_caption: used for rows with an empty caption, which get a warning.
+        defaults: for rows that do not say otherwise.
         repeated: the `repeated_ids` of an earlier pass; without them no duplicate is reported.
-        default_page: used for rows without a page.
-        reach: what `image` and `reference` may name; anything, if not given.
     """
 
-    def __init__(
-        self,
-        base: str,
-        default_caption: str | None = None,
-        repeated: frozenset[int] = frozenset(),
-        default_page: int | None = None,
-        reach: Reach | None = None,
-    ) -> None:
-        self.base, self.default_caption, self.repeated = base, default_caption, repeated
-        self.default_page, self.reach = default_page, reach
+    def __init__(self, base: str, defaults: Defaults | None = None, repeated: frozenset[int] = frozenset()) -> None:
+        self.base, self.defaults, self.repeated = base, defaults or Defaults(), repeated
         self.problems: list[Problem] = []
         self._ids = array("Q")
         self._first_row: dict[str, int] = {}
@@ -138,8 +128,8 @@ class Validator:
         image = self._image(values, fault)
         caption, warnings = (values.get("caption") or "").strip(), []
         targets = tuple(prompt.strip() for prompt in values.get("target_prompts") or () if prompt and prompt.strip())
-        if not caption and self.default_caption:
-            caption = self.default_caption
+        if not caption and self.defaults.caption:
+            caption = self.defaults.caption
             warnings.append(f"no caption: the context prompt is the default, {caption!r}")
         if not caption:
             fault("no_prompt", "caption is empty; write what the picture shows, or pass --default-caption TEXT")
@@ -155,7 +145,7 @@ class Validator:
         if seed is not None and not 0 <= seed < 2**63:
             fault("bad_seed", f"seed {seed} is outside 0 .. 2^63-1")
         page, regions, toned = values.get("page"), values.get("regions") or (), values.get("toned") or None
-        page = self.default_page if page is None else page
+        page = self.defaults.page if page is None else page
         if page is not None and page < 0:
             fault("bad_page", f"page {page}; pages count from 0")
         if any(len(box or ()) != 4 or any(side is None or side < 0 for side in box) or 0 in box[2:] for box in regions):
@@ -165,7 +155,9 @@ class Validator:
         except ValueError as error:
             fault("bad_place", f"color_points or color_boxes: {error}")
         try:
-            reference = resolve(values["reference"], self.base, self.reach) if values.get("reference") else None
+            reference = (
+                resolve(values["reference"], self.base, self.defaults.reach) if values.get("reference") else None
+            )
         except ValueError as error:
             fault("bad_reference", f"reference: {error}")
         if toned not in (None, "reject", "desaturate"):
@@ -192,6 +184,7 @@ class Validator:
             color_places=places,
             reference=reference,
             toned=toned,
+            negative=self.defaults.negative if (given := values.get("negative")) is None else given,
             prompt_writer=values.get("prompt_writer") or None,
             image_sha256=expected.lower() if expected else None,
             extra={name: value for name, value in values.items() if name not in COLUMNS},
@@ -218,7 +211,7 @@ class Validator:
             fault("no_image" if not uri else "two_images", f"give either image (a URI) or image_bytes; {given}")
         elif uri:
             try:
-                return resolve(uri, self.base, self.reach)
+                return resolve(uri, self.base, self.defaults.reach)
             except ValueError as error:
                 fault("bad_image", str(error))
         return None

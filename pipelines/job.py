@@ -11,6 +11,7 @@ from typing import Any
 
 from diffcolor.config import MINI, NO_BASE, Config
 from manifests.locations import Reach
+from manifests.schema import Defaults
 from pipelines.images.formats.table import OutputFormat
 from pipelines.images.rules import MAX_PIXELS, Toned
 from pipelines.store.retry import Patience
@@ -141,7 +142,7 @@ class JobRequest:
 
     Attributes:
         columns: our column name to the manifest's.
-        default_caption, default_page: of rows that have none.
+        default_caption, default_page, negative: of rows that do not say otherwise.
         address: None for an embedded Ray, "auto" inside a cluster.
         workers: number of worker processes; default one per GPU, or one on a machine without.
         gpus_per_worker, cpus_per_worker: what Ray reserves for each.
@@ -166,6 +167,7 @@ class JobRequest:
     columns: dict[str, str] = field(default_factory=dict)
     default_caption: str | None = None
     default_page: int | None = None
+    negative: bool = False
     address: str | None = None
     workers: int | None = None
     gpus_per_worker: float | None = None
@@ -202,6 +204,13 @@ class JobRequest:
             judge=absolute_model(self.spec.judge),
         )
         return replace(self, manifest=absolute_path(self.manifest), spec=spec)
+
+    @property
+    def defaults(self) -> Defaults:
+        """Of the manifest's rows."""
+        return Defaults(
+            caption=self.default_caption, page=self.default_page, negative=self.negative, reach=self.spec.reach
+        )
 
     def to_json(self) -> dict[str, Any]:
         return to_values(self)

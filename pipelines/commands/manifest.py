@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffcolor.config import MINI
+from manifests.schema import Defaults
 from pipelines.commands.exit_codes import ExitCode
 from pipelines.commands.terminal import (
     AllowInput,
@@ -16,6 +17,7 @@ from pipelines.commands.terminal import (
     DefaultPage,
     Json,
     MaxPixelsOption,
+    NegativeOption,
     TonedOption,
     columns,
     print_json,
@@ -127,6 +129,7 @@ def validate(
     page: DefaultPage = None,
     allow_input: AllowInput = None,
     allow_scheme: AllowScheme = None,
+    negative: NegativeOption = False,
     base_model: BaseModelOption = MINI,
     look: Annotated[
         int | None, typer.Option(min=1, help="Also read about this many of the images, spread over the manifest.")
@@ -145,17 +148,16 @@ def validate(
     from pipelines.operations.prompt_survey import PromptSurvey
 
     reach = reach_of(manifest, allow_input, allow_scheme)
+    defaults = Defaults(caption=default_caption, page=page, negative=negative, reach=reach)
     rules = Rules(max_pixels=max_pixels, toned=toned, assume_srgb=assume_srgb, reach=reach)
     with reported():
-        count = validated(manifest, columns(column), default_caption, default_page=page, reach=reach)
+        count = validated(manifest, columns(column), defaults)
         prompts, advice = PromptSurvey(base_model), Kinds()
         if look:
             from pipelines.operations.input_survey import InputSurvey
 
             outlook, every = InputSurvey(), max(1, count // look)
-        for number, row in enumerate(
-            read_rows(manifest, columns(column), default_caption, default_page=page, reach=reach)
-        ):
+        for number, row in enumerate(read_rows(manifest, columns(column), defaults)):
             for text in prompts.advice(row):
                 advice.add(text.partition(":")[0], f"row {number} ({row.id}): {text}")
             if look and number % every == 0:

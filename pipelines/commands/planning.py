@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from diffcolor.config import MINI, Preset
+from manifests.schema import Defaults
 from pipelines.commands.exit_codes import ExitCode
 from pipelines.commands.terminal import (
     AllowInput,
@@ -19,6 +20,7 @@ from pipelines.commands.terminal import (
     ImagesPerStep,
     Json,
     JudgeOption,
+    NegativeOption,
     PresetOption,
     StartOption,
     columns,
@@ -45,6 +47,7 @@ def estimate(
     page: DefaultPage = None,
     allow_input: AllowInput = None,
     allow_scheme: AllowScheme = None,
+    negative: NegativeOption = False,
     device: DeviceOption = Device.auto,
     images_per_step: ImagesPerStep = IMAGES_PER_STEP,
     workers: Annotated[int, typer.Option(min=1, help="Number of workers the job will use.")] = 1,
@@ -59,13 +62,12 @@ def estimate(
     from pipelines.operations.estimate import estimate as estimated
 
     reach = reach_of(manifest, allow_input, allow_scheme)
+    defaults = Defaults(caption=default_caption, page=page, negative=negative, reach=reach)
     with reported():
-        rows = validated(manifest, columns(column), default_caption, default_page=page, reach=reach)
+        rows = validated(manifest, columns(column), defaults)
         wanted = min(rows, batches * images_per_step)
         every = max(1, rows // wanted)
-        spread = islice(
-            read_rows(manifest, columns(column), default_caption, default_page=page, reach=reach), 0, None, every
-        )
+        spread = islice(read_rows(manifest, columns(column), defaults), 0, None, every)
         sample = list(islice(spread, wanted))
         spec = JobSpec(
             output="",

@@ -26,6 +26,7 @@ from pipelines.commands.terminal import (
     Json,
     JudgeOption,
     MaxPixelsOption,
+    NegativeOption,
     PresetOption,
     StartOption,
     TonedOption,
@@ -76,6 +77,7 @@ def submit(
     page: DefaultPage = None,
     allow_input: AllowInput = None,
     allow_scheme: AllowScheme = None,
+    negative: NegativeOption = False,
     as_json: Json = False,
     max_pixels: MaxPixelsOption = MAX_PIXELS,
     format: Annotated[
@@ -229,6 +231,7 @@ def submit(
         columns=columns(column),
         default_caption=default_caption,
         default_page=page,
+        negative=negative,
         address=address,
         workers=workers,
         gpus_per_worker=gpus_per_worker,

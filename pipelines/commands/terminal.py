@@ -71,6 +71,14 @@ AllowScheme = Annotated[
         rich_help_panel=PICTURES,
     ),
 ]
+NegativeOption = Annotated[
+    bool,
+    typer.Option(
+        "--negative",
+        help="The scans are negatives, unless a row says no: their pictures are the inverse.",
+        rich_help_panel=PICTURES,
+    ),
+]
 ImagesPerStep = Annotated[
     int,
     typer.Option("--images-per-step", "-k", min=1, help="Images adapted together.", rich_help_panel=WORKERS),

@@ -11,7 +11,7 @@ from pipelines.curation.verify_shards import check_shards
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
 from pipelines.images.formats.codecs import open_raster
-from pipelines.images.gray import read_gray
+from pipelines.images.gray import invert, read_gray
 from pipelines.images.icc import BadProfileError, read_profile
 from pipelines.images.metadata import Metadata
 from pipelines.images.paint import LumaCheck, check_luma, read_luma
@@ -179,7 +179,10 @@ def read_scan_again(row: ResultRow) -> tuple[NDArray, Metadata] | None:
     try:
         with fetch_uri(row.image, patience=_PATIENCE) as file:
             raster = open_raster(file, _ANY_SIZE, row.page)
-            return read_gray(raster, toned)[0], raster.metadata
+            gray = read_gray(raster, toned)[0]
+            if (row.source or {}).get("negative"):
+                invert(gray)
+            return gray, raster.metadata
     except Exception:  # each store has its own exceptions; without the input, the recorded sha256 is compared
         return None
 

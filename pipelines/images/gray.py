@@ -36,6 +36,7 @@ class Source:
 
     Attributes:
         extreme: share of pixels that are black or white and can hold no colour.
+        negative: whether the picture is the scan's inverse: its values subtracted from the largest of their depth.
     """
 
     format: str
@@ -56,6 +57,7 @@ class Source:
     software: str | None
     not_carried: tuple[str, ...]
     extreme: float
+    negative: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,8 @@ def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = N
         warnings.append(f"scaled: {raster.bits} bits are kept as 16, value * 65535 / {(1 << raster.bits) - 1}, rounded")
     elif highest := _fewer_bits(gray):
         warnings.append(f"dark: the highest of its 16-bit values is {highest}: 12 bits or fewer, not scaled to 16?")
+    if rules.negative:
+        invert(gray)
     extreme = _refuse_colorless(gray)
     metadata, dropped = raster.metadata, list(raster.metadata.dropped)
     if metadata.xmp:
@@ -123,8 +127,15 @@ def decode_gray(file: BinaryIO, rules: Rules | None = None, page: int | None = N
         software=metadata.software,
         not_carried=tuple(dropped),
         extreme=extreme,
+        negative=rules.negative,
     )
     return GrayImage(gray=gray, source=source, metadata=metadata, profile=profile, warnings=tuple(warnings))
+
+
+def invert(gray: NDArray[np.unsignedinteger]) -> None:
+    """Makes a picture of a negative, or the reverse, in place."""
+    for first, last in scratch.strips(*gray.shape):
+        np.subtract(np.iinfo(gray.dtype).max, gray[first:last], out=gray[first:last])
 
 
 def _profile(raster: Raster, rules: Rules) -> tuple[Profile, list[str]]:

@@ -23,10 +23,12 @@ class Rules:
     Attributes:
         max_pixels: larger scans are refused before they are decoded.
         assume_srgb: use sRGB's tone curve if a scan's own profile is broken or not for a gray scan.
+        negative: the picture is the inverse of the scan.
         reach: what rows may reach.
     """
 
     max_pixels: int = MAX_PIXELS
     toned: Toned = Toned.reject
     assume_srgb: bool = False
+    negative: bool = False
     reach: Reach = field(default_factory=Reach)

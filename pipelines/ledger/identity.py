@@ -29,7 +29,7 @@ def _fit_settings(models: ModelIdentity, config: Config) -> dict:
 
 def _fit_facts(row: ManifestRow) -> dict:
     """What a row's training depends on; the page, the regions and how toned scans are treated make the gray values."""
-    return {
+    facts = {
         "caption": row.caption,
         "anti_color_prompts": row.anti_color_prompts,
         "seed": row.seed,
@@ -37,6 +37,9 @@ def _fit_facts(row: ManifestRow) -> dict:
         "regions": row.regions,
         "toned": row.toned,
     }
+    return (
+        {**facts, "negative": True} if row.negative else facts
+    )  # else the digest is what it was before there were any
 
 
 def fit_key(input_sha256: str, row: ManifestRow, models: ModelIdentity, config: Config) -> str:

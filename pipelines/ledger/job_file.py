@@ -53,6 +53,7 @@ class JobFile:
     superseded: tuple[str, ...] = ()
     software: str = ""
     default_page: int | None = None
+    negative: bool = False
 
     @staticmethod
     def of(request: JobRequest, rows: int, models: ModelIdentity, plan: str) -> "JobFile":
@@ -65,6 +66,7 @@ class JobFile:
             columns=request.columns,
             default_caption=request.default_caption,
             default_page=request.default_page,
+            negative=request.negative,
             base_model=spec.base_model,
             judge=spec.judge,
             preset=spec.config.preset,

@@ -52,9 +52,7 @@ def summarize(request: JobRequest) -> ManifestSummary:
                 message = f"{redacted(row.image)} is inside the output; choose another --output, away from the masters"
                 inside.append(Problem("unsafe_output", None, row.id, message))
 
-        rows = validated(
-            request.manifest, request.columns, request.default_caption, seen, request.default_page, request.spec.reach
-        )
+        rows = validated(request.manifest, request.columns, request.defaults, seen)
         if inside:
             raise ManifestError(request.manifest, inside)
         return ManifestSummary(rows=rows, digest=digest, carried=carried, stamp=before)

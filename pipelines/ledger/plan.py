@@ -148,14 +148,7 @@ class Plan:
 
             try:
                 self._check_unchanged()
-                rows = numbered_rows(
-                    request.manifest,
-                    request.columns,
-                    request.default_caption,
-                    wanted=is_wanted,
-                    default_page=request.default_page,
-                    reach=request.spec.reach,
-                )
+                rows = numbered_rows(request.manifest, request.columns, request.defaults, wanted=is_wanted)
                 for number, row in rows:
                     if number >= following:
                         following, delays = number + 1, request.spec.patience.delays()

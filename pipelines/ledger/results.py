@@ -72,6 +72,7 @@ _SOURCE = pa.struct(
         ("software", pa.string()),
         ("not_carried", pa.list_(pa.string())),
         ("extreme", pa.float64()),
+        ("negative", pa.bool_()),
     ]
 )
 _LOSS = pa.struct([("stage", pa.string()), ("step", pa.int64()), ("loss", pa.float64())])

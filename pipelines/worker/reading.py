@@ -108,7 +108,7 @@ def read_scan(row: ManifestRow, rules: Rules, patience: Patience, on_retry: OnRe
             message = f"sha256 {row.image_sha256} expected, {input_sha256} found: not the catalogued file"
             raise InputImageError("input_changed", message)
         toned = Toned(row.toned) if row.toned else rules.toned
-        image = decode_gray(file, replace(rules, toned=toned), row.page)
+        image = decode_gray(file, replace(rules, toned=toned, negative=row.negative), row.page)
     if row.image is not None:
         image = _with_sidecar(image, row.image, patience, on_retry)
         image = replace(image, warnings=(*image.warnings, *_misnamed(row, image.source.format)))

@@ -14,6 +14,7 @@ from manifests.build import build
 from manifests.errors import ManifestError
 from manifests.ids import MAX_ID, ids_of, slug_id
 from manifests.read import read_rows
+from manifests.schema import Defaults
 from pipelines.images.formats.table import SUFFIXES
 from tests.conftest import write_picture
 
@@ -47,7 +48,7 @@ def test_a_folder_becomes_rows_that_can_be_read_again(folder, tmp_path):
     built = build(str(folder), tmp_path / "m.parquet", SUFFIXES)
     assert (built.rows, built.uncaptioned) == (2, ("a", "box-1-b"))
     assert built.left_out == {".txt, not an image format that is read": 1}
-    rows = list(read_rows(str(tmp_path / "m.parquet"), default_caption="x"))
+    rows = list(read_rows(str(tmp_path / "m.parquet"), defaults=Defaults(caption="x")))
     assert [row.id for row in rows] == ["a", "box-1-b"]
     assert rows[1].image == f"file://{folder}/box 1/b.jpg"
 
@@ -58,7 +59,7 @@ def test_captions_are_joined_on_the_path_and_orphans_of_both_sides_named(made, t
         "a.png,barn-1,A barn,a red barn|a green barn,,5\nmissing.png,,x,,,\n"
     )
     assert (built.unmatched, built.uncaptioned, built.matched) == (("missing.png",), ("box-1-b",), 1)
-    row = next(read_rows(str(tmp_path / "m.parquet"), default_caption="x"))
+    row = next(read_rows(str(tmp_path / "m.parquet"), defaults=Defaults(caption="x")))
     assert (row.id, row.caption, row.target_prompts, row.seed) == (
         "barn-1",
         "A barn",

@@ -15,6 +15,7 @@ from manifests.read import (
     read_schema,
     validated,
 )
+from manifests.schema import Defaults
 from tests.conftest import write_manifest
 
 
@@ -118,4 +119,14 @@ def test_a_page_for_rows_that_name_none(tmp_path):
     table = [{"id": "a", "image": "a.tif", "caption": "x", "page": 2}, {"id": "b", "image": "b.tif", "caption": "x"}]
     path = write_manifest(tmp_path / "m.parquet", table)
     assert [row.page for row in read_rows(path)] == [2, None]
-    assert [row.page for row in read_rows(path, default_page=0)] == [2, 0]
+    assert [row.page for row in read_rows(path, defaults=Defaults(page=0))] == [2, 0]
+
+
+def test_negatives_are_those_that_say_so_or_all_that_do_not_deny_it(tmp_path):
+    kinds = {"a": True, "b": False, "c": None}
+    path = write_manifest(
+        tmp_path / "m.parquet",
+        [{"id": key, "image": "a.tif", "caption": "x", "negative": value} for key, value in kinds.items()],
+    )
+    assert [row.negative for row in read_rows(path)] == [True, False, False]
+    assert [row.negative for row in read_rows(path, defaults=Defaults(negative=True))] == [True, False, True]

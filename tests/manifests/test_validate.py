@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from manifests.errors import ManifestError
 from manifests.read import read_rows, validated
-from manifests.schema import COLUMNS
+from manifests.schema import COLUMNS, Defaults
 from manifests.validate import MAX_ID, RESERVED, Validator
 from tests.conftest import write_manifest
 
@@ -126,7 +126,7 @@ def test_mapped_columns(tmp_path):
 
 def test_a_default_caption_is_used_and_said(tmp_path):
     path = write_manifest(tmp_path / "m.parquet", [{**GOOD, "caption": None}])
-    (row,) = read_rows(path, default_caption="a colorful photograph")
+    (row,) = read_rows(path, defaults=Defaults(caption="a colorful photograph"))
     assert row.caption == "a colorful photograph"
     assert "default" in row.warnings[0]
 

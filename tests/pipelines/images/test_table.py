@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from cli import app
 from manifests.read import read_rows
+from manifests.schema import Defaults
 from pipelines.images.formats.codecs import CODECS, open_raster
 from pipelines.images.formats.table import FORMATS, SUFFIXES, OutputFormat, format_of_content, format_of_name
 from tests import scans
@@ -39,6 +40,6 @@ def test_build_finds_what_submit_reads_and_says_what_it_left_out(tmp_path, suffi
     (tmp_path / f"a{suffix.upper()}").write_bytes(b"x")
     (tmp_path / "notes.docx").write_bytes(b"x")
     result = CliRunner().invoke(app, ["manifest", "build", str(tmp_path), "-o", str(tmp_path / "m.parquet")])
-    assert [row.id for row in read_rows(str(tmp_path / "m.parquet"), default_caption="x")] == ["a"]
+    assert [row.id for row in read_rows(str(tmp_path / "m.parquet"), defaults=Defaults(caption="x"))] == ["a"]
     assert "left out: 1 x .docx" in result.stderr
     assert format_of_name(f"s3://archive/a{suffix}?x=.png").suffixes

@@ -28,6 +28,7 @@ CONFIG = PRESETS["balanced"]
         ({"row": {"page": 1}}, True, True),
         ({"row": {"regions": ((0, 0, 80, 80),)}}, True, True),
         ({"row": {"toned": "desaturate"}}, True, True),
+        ({"row": {"negative": True}}, True, True),
         ({"row": {"color_places": (ColorPlace(x=1, y=2, color="navy"),)}}, False, True),
         ({"row": {"reference": "file:///a.jpg"}}, False, True),
         ({"row": {"prompt_writer": "M. Doe"}}, False, True),

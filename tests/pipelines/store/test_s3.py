@@ -14,6 +14,7 @@ from PIL import Image
 from manifests.build import build
 from manifests.errors import ManifestError
 from manifests.read import validated
+from manifests.schema import Defaults
 from pipelines.curation.verify import verify
 from pipelines.driver.run import run_job
 from pipelines.errors import StoreError
@@ -253,7 +254,7 @@ def test_a_manifest_is_built_from_a_bucket_into_a_bucket(s3, tmp_path):
     write_picture(tmp_path / "a.png", 1)
     fs.put_file(str(tmp_path / "a.png"), "archive/scans/box 1/a.png")
     assert build("s3://archive/scans", "s3://archive/q.parquet", {".png"}).rows == 1
-    assert validated("s3://archive/q.parquet", default_caption="x") == 1
+    assert validated("s3://archive/q.parquet", defaults=Defaults(caption="x")) == 1
     for folder in ("s3://archive/none", "s3://nowhere/a"):
         with pytest.raises(ManifestError, match="not_found"):
             build(folder, "s3://archive/q.parquet", {".png"})

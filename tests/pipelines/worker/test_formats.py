@@ -27,6 +27,7 @@ SPECIAL = {
     "described": (scans.described_tiff(scans.GRAY16), {}),
     "second_page": (scans.pages(scans.GRAY, scans.GRAY[::-1]), {"page": 1}),
     "sepia": (scans.encoded(scans.TONED), {"toned": "desaturate"}),
+    "negative": (scans.tiff(255 - scans.GRAY), {"negative": True}),
     "regions": (scans.tiff(np.tile(scans.GRAY, (3, 3))), {"regions": [[10, 20, 80, 70], [100, 100, 64, 64]]}),
     "turned": (scans.png_file(scans.GRAY, exif=scans.exif_block(orientation=8)), {}),
     "profiled": (scans.tiff(scans.GRAY, iccprofile=scans.gamma_profile(1.8)), {}),
@@ -210,3 +211,11 @@ def test_one_code_of_difference_is_found_by_verify(archive):
     assert (check.mismatches, check.largest, check.first) == (1, 1, (7, 5))
     with pytest.raises(ValueError, match="size is"):
         verify_pair(str(folder / "regions"), str(folder / "changed.tif"))
+
+
+def test_a_negative_gives_its_picture_and_verify_knows(archive):
+    raster = open_raster(io.BytesIO(picture(archive, "negative")[0]), 1 << 40)
+    pixels = np.concatenate([block for _, _, block in raster.blocks()])
+    assert np.array_equal(luma(pixels), scans.GRAY)
+    assert archive[2]["negative"]["source"]["negative"]
+    assert not archive[2]["described"]["source"]["negative"]
