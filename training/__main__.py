@@ -21,7 +21,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description="A training goes on from its checkpoint in --runs; models that --runs lacks are the embedded ones.",
     )
     parser.add_argument(
-        "command", choices=("pack", "tokenizer", "vae", "judge", "coarse", "pool", "unet", "export", "evaluate")
+        "command", choices=("pack", "tokenizer", "vae", "judge", "coarse", "text", "pool", "unet", "export", "evaluate")
     )
     parser.add_argument("--photographs", type=Path, help="pack: parquet with columns id, title, image (JPEG)")
     parser.add_argument("--captions", type=Path, help="pack: parquet with columns id, caption, of --photographs")
@@ -36,6 +36,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--teachers", type=Path, nargs="+", default=[], help="coarse: earlier checkpoints, whose mean it learns, too"
     )
+    parser.add_argument("--tower", type=Path, help="text: a colorizer's checkpoint, whose text tower it begins with")
     parser.add_argument("--minutes", type=float, default=20.0, help="budget of the training, at its full rates")
     parser.add_argument("--decay-steps", type=int, default=0, help="the end, so many steps of falling rates instead")
     parser.add_argument("--pictures", type=int, default=24000, help="pool: how many to encode")
@@ -67,6 +68,10 @@ def main(given: Sequence[str] | None = None) -> None:
         from training.train_coarse import train_coarse
 
         train_coarse(options, source, held_out)
+    elif options.command == "text":
+        from training.train_text import train_text
+
+        train_text(options, source, held_out)
     elif options.command == "vae":
         from training.train_vae import train_vae
 

@@ -116,9 +116,7 @@ class Teachers:
     def __init__(self, checkpoints: list[Path], device: torch.device) -> None:
         self.nets = []
         for path in checkpoints:
-            net = start()
-            net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["average"])
-            self.nets.append(freeze(net, device))
+            self.nets.append(freeze(load_trained(path), device))
 
     @torch.no_grad()
     def colors(self, gray: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
@@ -145,6 +143,13 @@ def start(pretrained: Path | None = None) -> CoarseNet:
     net = CoarseNet(CoarseConfig(text={name: getattr(text, name) for name in TEXT_SETTINGS}))
     if pretrained:
         load_imagenet(net.encoder, pretrained)
+    return net
+
+
+def load_trained(checkpoint: Path) -> CoarseNet:
+    """The averaged network of a checkpoint."""
+    net = start()
+    net.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["average"])
     return net
 
 
@@ -223,8 +228,11 @@ def train_coarse(options: Namespace, source: PictureSource, held_out: PictureSou
 
 
 def export_coarse(runs: Path, out: Path) -> None:
-    """Writes the averaged weights of the last checkpoint to `out`/coarse, if there are any."""
+    """Writes the averaged weights of the last checkpoint to `out`/coarse, if there are any, with the text tower of
+    RUNS/text, if there is one."""
     if weights := trained(runs, "coarse"):
         net = start()
         net.load_state_dict(weights)
+        if tower := trained(runs, "text"):
+            net.text.load_state_dict(tower)
         save_coarse(out / "coarse", net)

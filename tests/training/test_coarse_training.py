@@ -1,6 +1,7 @@
 """What the coarse colorizer is trained on: parts by shoot, recoloured things, scans; and the training, for seconds."""
 
 import io
+import shutil
 from collections import defaultdict
 from dataclasses import replace
 
@@ -18,7 +19,18 @@ from training.colors import luma, name_pixels, paint
 from training.pictures import Drawn, PictureSource
 from training.scanning import age, mount
 from training.shoots import PHOTOGRAPHS, pack, part_of, read_pack, shoots
-from training.train_coarse import BATCH_SIZE, Batches, color_loss, export_coarse, twin_loss
+from training.train_coarse import (
+    BATCH_SIZE,
+    Batch,
+    Batches,
+    Teachers,
+    color_loss,
+    export_coarse,
+    load_trained,
+    start,
+    swap_captions,
+    twin_loss,
+)
 from training.wording import NAMED, denial, describe, nonsense, recolor_named
 
 
@@ -209,10 +221,46 @@ def test_a_colorizer_is_trained_and_exported(packed, tmp_path, monkeypatch):
     monkeypatch.setattr("training.train_coarse.BATCH_SIZE", 2)
     places = ["--pack", packed, "--stamps", tmp_path / "stamps", "--runs", tmp_path / "r", "--threads", "1"]
     main([str(one) for one in ["coarse", *places, "--decay-steps", "2", "--workers", "0"]])
+    first = tmp_path / "r" / "coarse" / "coarse.pt"
+    shutil.copy(first, tmp_path / "first.pt")
+    more = ["--teachers", tmp_path / "first.pt", tmp_path / "first.pt", "--decay-steps", "3", "--workers", "0"]
+    main([str(one) for one in ["coarse", *places, *more]])
+    monkeypatch.setattr("training.train_text.DRAWN", 20)
+    main([str(one) for one in ["text", *places, "--tower", tmp_path / "first.pt", "--decay-steps", "2"]])
     export_coarse(tmp_path / "r", tmp_path / "out")
+    said = load_trained(tmp_path / "r" / "coarse" / "coarse.pt").text.state_dict()
+    exported = load_file(tmp_path / "out" / "coarse" / "model.safetensors")
+    assert any(not torch.equal(exported[f"text.{name}"], value.half()) for name, value in said.items())
     net = CoarseNet(CoarseConfig.read(tmp_path / "out" / "coarse"))
     weights = load_file(tmp_path / "out" / "coarse" / "model.safetensors")
     missing, unexpected = net.load_state_dict(weights, strict=False)
     assert not unexpected
     assert all("num_batches_tracked" in name for name in missing)
     assert (tmp_path / "out" / "coarse" / "model.safetensors").stat().st_size < 20e6
+
+
+def test_teachers_say_the_mean_of_what_each_says_of_a_picture_and_of_its_mirror_image(tmp_path):
+    torch.manual_seed(0)
+    paths = [tmp_path / f"{k}.pt" for k in range(2)]
+    for path in paths:
+        net = start()
+        torch.nn.init.normal_(net.out[-1].weight, std=0.1)
+        torch.save({"average": net.state_dict()}, path)
+    gray, ids, padding = torch.rand(1, 1, 64, 96), torch.tensor([[1, 5, 2]]), torch.zeros(1, 3, dtype=torch.bool)
+    one, other = (load_trained(path).eval() for path in paths)
+    with torch.no_grad():
+        expected = (one(gray, ids, padding) + other(gray.flip(-1), ids, padding).flip(-1)) / 2
+    assert torch.allclose(Teachers(paths, torch.device("cpu")).colors(gray, ids, padding), expected, atol=1e-4)
+
+
+def test_some_pictures_get_anothers_caption_and_twins_keep_theirs():
+    captions = [f"caption {k}" for k in range(12)]
+    nothing = torch.zeros(1)
+    batch = Batch(gray=nothing, captions=captions, ab=nothing, extra=nothing, twins=[2, 7])
+    swapped = set()
+    for seed in range(30):
+        given, kept = swap_captions(batch, np.random.default_rng(seed))
+        assert [one == own for one, own in zip(given, captions, strict=True)] == kept.tolist()
+        assert set(given) <= set(captions)
+        swapped |= set(np.flatnonzero(~kept).tolist())
+    assert swapped == set(range(12)) - {2, 3, 7, 8}
