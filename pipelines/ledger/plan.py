@@ -93,7 +93,11 @@ class Plan:
         """What is known of this plan already, or which shards it shares with those before it."""
         try:
             facts, self.is_new = self.ledger.plan(self.id), False
-            return facts
+            if self.succession.is_same:
+                return facts
+            kept = self.succession.without_lost(facts)
+            self.is_new = kept != facts
+            return kept
         except DamagedFileError:
             self.is_new = True
         facts = PlanFacts(

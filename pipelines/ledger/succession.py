@@ -41,6 +41,13 @@ class Succession:
         plans = (self.before.plan, *self.before.previous) if self.before else ()
         return tuple(plan for plan in plans if plan != self.plan)
 
+    def without_lost(self, facts: PlanFacts) -> PlanFacts:
+        """The facts of a plan that the output returns to: files of shards that it shared may have been deleted, since a
+        later plan had their rows."""
+        homes = {one.home: self.ledger.own_closed(one.home) for one in facts.adopted}
+        kept = tuple(one for one in facts.adopted if homes[one.home].get(one.shard) == one.closed)
+        return facts if kept == facts.adopted else replace(facts, adopted=kept)
+
     def adopted(self, facts: PlanFacts) -> tuple[Adopted, ...]:
         """The closed shards that the plan shares with those that are seen, or were until the last one was complete."""
         found: dict[int, Adopted] = {}
@@ -68,6 +75,9 @@ class Succession:
                 if (other, shard) not in shared:
                     rows = self.ledger.digests(other, shard, one.generation)
                     ids.add(row_id for _, status, row_id in rows if status == OK)
+            for shard, generations in self.ledger.open_generations(other).items():
+                outcomes = self.ledger.merged_outcomes(other, shard, None, generations)
+                ids.add(row.id for row in outcomes.values() if row.status == OK)
         return ids.sorted()
 
     def refuse(self, output: str, settings: str, anew: int) -> None:

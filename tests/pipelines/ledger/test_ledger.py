@@ -405,6 +405,22 @@ def test_rows_that_have_a_result_are_made_anew_only_when_asked(tmp_path, worker)
     assert work(begin(tmp_path, rows(30)[::-1], replan=False), worker) == []
 
 
+def test_rows_of_a_shard_that_is_still_open_are_made_anew_only_when_asked_too(tmp_path, worker):
+    work(begin(tmp_path, rows(5)), worker, 3)
+    with pytest.raises(ReplanError, match="results of 3 rows"):
+        begin(tmp_path, rows(5), "others", replan=False)
+
+
+def test_a_plan_is_returned_to_whose_shared_shards_have_been_deleted(tmp_path, worker):
+    """A later plan had their rows, so that nothing is lost."""
+    work(begin(tmp_path, rows(15)), worker)
+    second = [*rows(18), {**rows(1)[0], "id": "x"}]
+    work(begin(tmp_path, second), worker)  # shares the first shard
+    work(begin(tmp_path, [*rows(10)[::-1], *rows(18)[10:]]), worker)  # has its rows in another order
+    assert work(begin(tmp_path, second, replan=False), worker) == []
+    assert [row["id"] for row in results(str(tmp_path / "out"))] == [row["id"] for row in second]
+
+
 GROWTH = {
     "more rows": rows(37),
     "rows before": [*({**row, "id": f"new-{row['id']}"} for row in rows(7)), *rows(25)],
