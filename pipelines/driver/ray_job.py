@@ -10,8 +10,9 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+from diffcolor.config import MINI
 from pipelines.errors import JobError
-from pipelines.job import JobRequest
+from pipelines.job import JobRequest, JobSpec
 from pipelines.ledger.job_file import Heartbeat
 from pipelines.progress import RunState
 from pipelines.store.lease import read_lease
@@ -38,11 +39,15 @@ def _refuse_other_addresses(address: str) -> None:
             raise JobError(f"{name}={other} is set and differs from --address {address}; unset it or use the same")
 
 
-def stage_code(folder: Path) -> None:
-    """Copies this program's own code to `folder`: the cluster runs the same code."""
+def stage_code(folder: Path, spec: JobSpec) -> None:
+    """Copies this program's own code to `folder`: the cluster runs the same code. The weights of embedded models that
+    the job does not use stay here: they are most of what would be sent."""
     for part in _PARTS:
         source = Path(str(import_module(part).__file__)).parent
         shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for model, used in (("mini", spec.base_model), ("judge", spec.judge)):
+        for weights in (folder / "diffcolor" / "embedded" / model).rglob("*.safetensors") if used != MINI else ():
+            weights.unlink()
 
 
 class RayJob:
@@ -73,7 +78,7 @@ class RayJob:
         env_vars = {**env_vars, "RAY_JOB_STOP_WAIT_TIME_S": f"{request.grace_seconds + 10:g}"}
         request = replace(request.located(), address="auto")
         with tempfile.TemporaryDirectory() as staging:
-            stage_code(Path(staging))
+            stage_code(Path(staging), request.spec)
             (Path(staging) / REQUEST_FILE).write_text(json.dumps(request.to_json()))
             command = f"python -m pipelines.commands.run_request {REQUEST_FILE}"
             environment = {"working_dir": staging, "env_vars": env_vars}

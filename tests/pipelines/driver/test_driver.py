@@ -152,25 +152,25 @@ def test_a_run_that_lost_its_lease_leaves(local_ray, tmp_path, out, monkeypatch)
 
 
 _LISTENING = """
+import os
 import ray
 from pathlib import Path
 from pipelines.driver.cluster import connected
+from tests.processes import descendants
 
-def listening():
-    lines = [line.split() for kind in ("tcp", "tcp6") for line in Path("/proc/net", kind).read_text().splitlines()[1:]]
-    return {line[1] for line in lines if line[3] == "0A"}
-
-before = listening()
 with connected(None):
     ray.get(ray.remote(lambda: 1).remote())
-    print(*listening() - before)
+    links = [link for pid in descendants(os.getsid(0)) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    ours = {os.readlink(link) for link in links if link.exists() or link.is_symlink()}
+    lines = [line.split() for kind in ("tcp", "tcp6") for line in Path("/proc/net", kind).read_text().splitlines()[1:]]
+    print(*(line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in ours))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux")
 def test_an_embedded_ray_opens_no_port_to_the_network(processes):
     opened = finish(processes.start([sys.executable, "-c", _LISTENING]), 0).splitlines()[-1].split()
-    assert opened
+    assert len(opened) > 4
     assert all(address.rpartition(":")[0].endswith("0100007F") for address in opened), opened
 
 

@@ -8,7 +8,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.conftest import write_manifest
+from pipelines.driver.ray_job import stage_code
+from pipelines.job import JobSpec
+from tests.conftest import TINY, write_manifest
 from tests.pipelines.jobs import cli, published, rows
 from tests.processes import deadline, finish, owned_processes, until
 
@@ -92,3 +94,17 @@ def test_a_bad_manifest_on_the_cluster_is_usage_too(processes, cluster, pictures
     job = cli(processes, "submit", manifest, "--output", spec.output, "--address", cluster)
     output = finish(job, 2)
     assert "duplicate_id" in output
+
+
+@pytest.mark.parametrize(
+    ("models", "most"), [({}, 90e6), ({"base_model": "x"}, 40e6), ({"base_model": "none", "judge": "x"}, 25e6)]
+)
+def test_weights_that_a_job_does_not_use_are_not_sent(tmp_path, models, most):
+    spec = JobSpec(**{"output": "o", "base_model": "mini", "judge": "mini", "config": TINY, **models})
+    stage_code(tmp_path, spec)
+    sizes = {
+        path.relative_to(tmp_path).as_posix(): path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()
+    }
+    assert most / 2 < sum(sizes.values()) < most
+    assert sizes["diffcolor/embedded/coarse/model.safetensors"] > 17e6
+    assert "diffcolor/embedded/mini/tokenizer/vocab.json" in sizes

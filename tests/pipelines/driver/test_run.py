@@ -133,8 +133,9 @@ def test_a_submit_that_cannot_run_leaves_the_output_as_it_was(local_ray, picture
     job = (Path(spec.output) / "job.json").read_text()
     with pytest.raises(JobError):
         run_job(request(manifest, replace(spec, base_model="/no-such-model")))
+    more = write_manifest(pictures / "more.parquet", rows(2))  # else there is nothing to do
     with pytest.raises(JobError, match="no machine has"):
-        run_job(JobRequest(manifest=manifest, spec=spec, cpus_per_worker=999))
+        run_job(JobRequest(manifest=more, spec=spec, cpus_per_worker=999))
     assert (Path(spec.output) / "job.json").read_text() == job
 
 
