@@ -5,7 +5,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import fsspec
 
@@ -38,11 +38,15 @@ class Reach:
         parts = urlsplit(absolute(manifest))
         if parts.scheme == "file":
             return Reach(schemes=tuple(schemes))
-        return Reach(prefixes=(f"{parts.scheme}://{parts.netloc}/", *allowed), schemes=tuple(schemes))
+        own = f"{parts.scheme}://{parts.netloc}/"
+        wider = tuple(prefix if prefix.endswith("/") else f"{prefix}/" for prefix in allowed)
+        return Reach(prefixes=(own, *wider), schemes=tuple(schemes))
 
     def check(self, uri: str) -> str:
         """The URI. Raises ValueError where it is not allowed."""
         uri_or_path = uri if "://" in uri else f"file://{uri}"
+        if self.prefixes is not None and ".." in unquote(urlsplit(uri_or_path).path).split("/"):
+            raise ValueError(f"{redacted(uri)!r} climbs with '..'; name the place itself")
         if self.prefixes is None or uri_or_path.startswith(self.prefixes) or uri.startswith(_WEB):
             return uri
         raise ValueError(
@@ -53,7 +57,7 @@ class Reach:
     def needs_public_address(self, uri: str) -> bool:
         """Whether the server of a URI must have a public address: loopback, private networks and the metadata servers
         of clouds are nothing that a stranger's manifest may ask."""
-        return self.prefixes is not None and uri.startswith(_WEB) and not uri.startswith(self.prefixes)
+        return self.prefixes is not None and uri.startswith(_WEB) and not uri.startswith(self.prefixes[1:])
 
 
 def _beginning(uri: str) -> str:

@@ -1,5 +1,7 @@
 """`recolor`, `verify`, `report`, `review`, `export`: what becomes of finished pictures."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -170,7 +172,7 @@ def verify(
     open_output(output)
     from pipelines.curation.verify import verify as verify_output
 
-    with reported():
+    with reported(), _held(output) if repair else nullcontext():
         found = verify_output(output, sample, repair)
     if as_json:
         print_json(found.to_json())
@@ -188,6 +190,18 @@ def verify(
         if any(not difference.id for difference in found.differences):
             typer.echo("  files of the engine are restored by: verify --repair")
     raise typer.Exit(ExitCode.ROWS_FAILED if found.differences or found.luminance_mismatches else ExitCode.OK)
+
+
+@contextmanager
+def _held(output: str) -> Iterator[None]:
+    """Holds the output, so that no run writes meanwhile."""
+    from pipelines.store.lease import acquire
+
+    lease = acquire(open_output(output), "repair", {})
+    try:
+        yield
+    finally:
+        lease.release(**lease.previous)
 
 
 def _verify_pair(scan: str, picture: str, page: int | None, as_json: bool) -> int:

@@ -51,8 +51,11 @@ def run_in_cluster(request: JobRequest, address: str, env: list[str], follow: bo
         raise typer.BadParameter(f"not set here: {', '.join(missing)}", param_hint="--env")
     place, job = absolute_path(request.spec.output), RayJob(address)
     job_id = job.submit(request, {name: os.environ[name] for name in env})
-    note_submitted(Store(place), request.spec.run, job_id)
     say(f"submitted {job_id} to {address}; follow its progress with: diffcolor-batch status {place}")
+    try:
+        note_submitted(Store(place).with_timeout(), request.spec.run, job_id)
+    except Exception as error:  # this machine need not reach the store; the cluster does
+        say(f"warning: the output cannot be written from here ({error}); `status` knows the job once it has begun")
     if not follow:
         return ExitCode.OK
     try:

@@ -21,9 +21,11 @@ def tell(place: str, said: dict[str, Any]) -> str | None:
             request = urllib.request.Request(place, content, {"Content-Type": "application/json"})
             urllib.request.urlopen(request, timeout=SECONDS).close()
             return None
-        done = subprocess.run(shlex.split(place), input=content, capture_output=True, timeout=SECONDS)
+        if not (command := shlex.split(place)):
+            return "it is empty"
+        done = subprocess.run(command, input=content, capture_output=True, timeout=SECONDS)
         if done.returncode:
             return f"exit code {done.returncode}: {done.stderr.decode(errors='replace')[-300:].strip()}"
         return None
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+    except Exception as error:  # such as what a server answers that speaks no HTTP
         return f"{type(error).__name__}: {error}"

@@ -174,8 +174,10 @@ class _Run:
         """After the work: checks that nothing is left, and says how the run ended."""
         if self.control.state == RunState.running:
             self.plan.check_complete()
+        if self.plan.done == self.plan.total:  # also where it was asked to stop with its last row
             self.plan.complete()
-            self.control.state = RunState.finished
+            if self.control.state in (RunState.running, RunState.stopped):
+                self.control.state = RunState.finished
         if self.request.retry_failed:
             self.ledger.write_damaged(self.plan.damaged)
         self._say()

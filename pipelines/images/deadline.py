@@ -18,8 +18,8 @@ Given = ParamSpec("Given")
 Value = TypeVar("Value")
 
 
-class _TooSlowError(Exception):
-    """Raised in the midst of whatever the thread is doing."""
+class _TooSlowError(BaseException):
+    """Raised in the midst of whatever the thread is doing; no library's `except Exception` is to swallow it."""
 
 
 def within_deadline(

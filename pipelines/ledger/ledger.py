@@ -290,10 +290,13 @@ class Ledger(PlanStore):
             return
         closed, results = self.closed(plan), self.results(plan)
         shown = results.shards()
-        same = self.adopted(plan) if job.extends else {}  # they were shown before
+        before = {
+            shard: self.shard_key(job.previous[0], shard, one.generation)
+            for shard, one in self.closed(job.previous[0]).items()
+        }
         for shard, one in sorted(closed.items(), reverse=True):  # where rows moved on to later shards, none is missed
-            if shard in same and shard in shown and same[shard].closed == one:
-                continue
+            if job.extends and shard in shown and before.get(shard) == self.shard_key(plan, shard, one.generation):
+                continue  # the file that was shown is this one's as well
             content = self.shard_content(plan, shard, one.generation)
             if (origin := origin_of(content)) is None or results.origin(shard) != origin:
                 results.write(shard, content)
@@ -301,17 +304,21 @@ class Ledger(PlanStore):
         self.write_job(replace(job, previous=(), extends=False, superseded=job.previous))
         for other in job.superseded:
             if other not in (plan, *job.previous):
-                self.forget(other, plan)
+                self.forget(other, plan, job.previous)
 
-    def forget(self, other: str, plan: str) -> list[str]:
+    def forget(self, other: str, plan: str, kept: Sequence[str] = ()) -> list[str]:
         """Deletes the shards of another plan of which the shard of the same number of `plan` has every row; its other
         files, too, once it has no shard left.
+
+        Args:
+            kept: plans whose shared shards stay as well.
 
         Returns:
             The keys that were deleted.
         """
         closed, gone = self.closed(plan), []
-        used = {one.shard for one in self.adopted(plan).values() if one.home == other}
+        sharing = [one for each in (plan, *kept) for one in self.adopted(each).values()]
+        used = {one.shard for one in sharing if one.home == other}
         own = self.own_closed(other)
         for shard, one in own.items():
             if shard in used or shard not in closed:

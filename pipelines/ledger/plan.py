@@ -266,12 +266,13 @@ class Plan:
         Raises:
             ReplanError: rows that have a result would be made anew, and nobody has said that they may.
         """
+        if not self.succession.is_same and not self.request.replan:
+            # Before anything is written, so that asking twice is asking twice.
+            self.succession.refuse(redacted(self.request.spec.output), self.settings, self.anew())
         if self.is_new:
             self.ledger.write_plan(self.id, self.facts)
         if not self.succession.is_same:
-            anew = self._take_over()
-            if not self.request.replan:
-                self.succession.refuse(redacted(self.request.spec.output), self.settings, anew)
+            self._take_over()
         job = JobFile.of(self.request, self.total, models, self.id)
         self.ledger.write_job(self.succession.job(job, self.facts))
         self.ledger.publish(self.id)
@@ -288,20 +289,24 @@ class Plan:
         """Enters what other plans have of the rows of open shards, whole shards and others; returns how many rows that
         have a result now are not among them."""
         done, anew = self.succession.done(self.facts), 0
-        if self.prior is None or self.prior.is_empty:
+        if self.prior is None or (self.prior.is_empty and not self.generations):
             return len(done) if self.prior else 0
         for shard, numbered in groupby(self._rows(), key=lambda one: one[0] // self.size):
-            if shard in self.closed or shard in self.generations:
+            if shard in self.closed:
                 continue
+            begun = self.generations.get(shard)
+            known_here = self.ledger.merged_outcomes(self.id, shard, None, begun) if begun else {}
             found: dict[int, ResultRow] = {}
             for number, row in numbered:
+                if number in known_here:
+                    continue
                 digest = row_digest(row, self.settings)
                 known = self.prior.find(digest) if digest not in self.damaged else None
                 if known:
                     found[number] = replace(known, extra=dict(row.extra), group_id=row.group_id)
                 else:
                     anew += row.id in done
-            if found and write:
+            if found and write and not begun:
                 self._enter_all(shard, found)
         return anew
 

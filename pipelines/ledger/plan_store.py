@@ -177,13 +177,13 @@ class PlanStore:
         except DamagedFileError:
             return ResultsFolder(self.store)
 
-    def reopen(self, plan: str, shard: int) -> None:
-        """Forgets the outcomes of a closed shard whose file is lost: its rows are pending again."""
+    def reopen(self, plan: str, shard: int, generation: int) -> None:
+        """Forgets a generation of a closed shard whose file is lost: the one before it counts again, or its rows are
+        pending."""
         facts = self.plan(plan)
-        if any(one.shard == shard for one in facts.adopted):
-            self.write_plan(plan, replace(facts, adopted=tuple(one for one in facts.adopted if one.shard != shard)))
-        name = f"/{shard:06d}."
-        mine = [
-            key for folder in ("closed", "shards") for key in self.store.list(f"{PLANS}/{plan}/{folder}") if name in key
-        ]
-        self.store.delete([*mine, self.results(plan).key(shard)])
+        kept = tuple(one for one in facts.adopted if (one.shard, one.closed.generation) != (shard, generation))
+        if kept != facts.adopted:
+            self.write_plan(plan, replace(facts, adopted=kept))
+        files = [key for folder in ("closed", "shards") for key in self.store.list(f"{PLANS}/{plan}/{folder}")]
+        lost = [key for key in files if f"/{shard:06d}.{generation}." in key]
+        self.store.delete([*lost, self.results(plan).key(shard)])

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.errors import DamagedFileError, ReplanError
 from pipelines.ledger.job_file import JobFile
-from pipelines.ledger.layout import Adopted, PlanFacts
+from pipelines.ledger.layout import PLANS, Adopted, PlanFacts, shard_key
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.results import OK
 
@@ -51,9 +51,13 @@ class Succession:
     def adopted(self, facts: PlanFacts) -> tuple[Adopted, ...]:
         """The closed shards that the plan shares with those that are seen, or were until the last one was complete."""
         found: dict[int, Adopted] = {}
+        files = set(
+            self.ledger.store.list(PLANS)
+        )  # that of a shard may have been deleted, since a later plan has its rows
         for other in (*self._seen, *(self.before.superseded if self.before else ())):
             for one in self._shared(facts, other):
-                found.setdefault(one.shard, one)
+                if shard_key(one.home, one.shard, one.closed.generation) in files:
+                    found.setdefault(one.shard, one)
         return tuple(found[shard] for shard in sorted(found))
 
     def _shared(self, facts: PlanFacts, other: str) -> Iterator[Adopted]:

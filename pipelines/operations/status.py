@@ -90,6 +90,9 @@ def status(store: Store) -> JobStatus:
     )
 
 
+NEVER_STARTED = 3600.0  # seconds after which a job that was handed to a cluster is not waited for
+
+
 def note_submitted(store: Store, run: str, job: str) -> None:
     """Leaves word of a job that was handed to a cluster, whose driver is not up yet."""
     store.write(SUBMITTED_KEY, json.dumps({"run": run, "job": job, "time": time.time()}).encode())
@@ -110,6 +113,8 @@ def starting(store: Store) -> dict[str, Any] | None:
     try:
         said = json.loads(store.read(SUBMITTED_KEY))
         seconds = time.time() - float(said["time"])
+        if seconds > NEVER_STARTED:
+            return None
         return {"state": "starting", "run": said["run"], "host": None, "seconds": round(seconds, 1)}
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None

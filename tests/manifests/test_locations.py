@@ -124,6 +124,13 @@ def test_what_a_manifest_may_reach():
     assert wider.needs_public_address("http://10.0.0.2/a.png")
     with pytest.raises(ValueError, match="--allow-input webdav://host/"):
         resolve("webdav://host/a.png", "s3://bucket", wider)
+    with pytest.raises(ValueError, match="--allow-input s3://scans-private/"):
+        resolve("s3://scans-private/a.png", "s3://bucket", Reach.of("s3://bucket/m.parquet", ["s3://scans"]))
+    served = Reach.of("https://stranger.example/m.parquet")
+    assert served.needs_public_address("https://stranger.example/redirecting")
+    for climbing in ("file:///srv/scans/../../etc/x.tif", "/srv/scans/../x.tif", "https://h/a/%2e%2e/x.png"):
+        with pytest.raises(ValueError, match=r"climbs with '\.\.'"):
+            resolve(climbing, "s3://bucket", Reach.of("s3://bucket/m.parquet", ["file:///srv/scans/", "https://h/a/"]))
     with pytest.raises(ValueError, match="no beginning of a URI"):
         Reach.of("s3://bucket/m.parquet", ["/srv/scans"])
 

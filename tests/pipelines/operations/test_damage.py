@@ -98,7 +98,7 @@ def test_a_shard_that_is_lost_with_its_copy_is_opened_again(unpacked, tmp_path):
     shutil.copytree(unpacked / "finished", output)
     lost = sorted(output.glob(FILES["shard"]))[1]  # the last generation of the first shard
     number, rows = lost.name.partition(".")[0], len(list(Ledger(Store(str(output))).current()))
-    for path in (lost, *output.glob(f"results/*-{number}.parquet")):
+    for path in (lost, lost.with_name(f"{number}.0.parquet"), *output.glob(f"results/*-{number}.parquet")):
         path.write_bytes(b"lost")
     done = CliRunner().invoke(app, ["verify", str(output)])
     assert done.exit_code == 3, done.output
