@@ -306,34 +306,25 @@ class Ledger(PlanStore):
             if other not in (plan, *job.previous):
                 self.forget(other, plan, job.previous)
 
-    def forget(self, other: str, plan: str, kept: Sequence[str] = ()) -> list[str]:
+    def forget(self, other: str, plan: str, kept: Sequence[str]) -> None:
         """Deletes the shards of another plan of which the shard of the same number of `plan` has every row; its other
         files, too, once it has no shard left.
 
         Args:
             kept: plans whose shared shards stay as well.
-
-        Returns:
-            The keys that were deleted.
         """
         closed, gone = self.closed(plan), []
         sharing = [one for each in (plan, *kept) for one in self.adopted(each).values()]
         used = {one.shard for one in sharing if one.home == other}
-        own = self.own_closed(other)
-        for shard, one in own.items():
+        for shard, one in self.own_closed(other).items():
             if shard in used or shard not in closed:
                 continue
             there = {digest for digest, _, _ in self.digests(plan, shard, closed[shard].generation)}
             if {digest for digest, _, _ in self.digests(other, shard, one.generation)} <= there:
                 gone.append(shard)
-        names = tuple(f"/{shard:06d}." for shard in gone)
-        files = self.store.list(f"{PLANS}/{other}")
-        if len(gone) < len(own) or self.open_generations(other):
-            files = [key for key in files if any(name in key for name in names)]
-        self.store.delete(files)
+        self.store.delete(self.files_of(other, gone))
         self.store.prune(f"{PLANS}/{other}")
         self._facts.pop(other, None)
-        return files
 
     # Damage --------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TypeVar
 
@@ -176,6 +176,13 @@ class PlanStore:
             return ResultsFolder(self.store, None if self.plan(plan).digests else plan)
         except DamagedFileError:
             return ResultsFolder(self.store)
+
+    def files_of(self, plan: str, shards: Collection[int]) -> list[str]:
+        """The keys of some of a plan's own shards; of the whole plan, where it has no others."""
+        files = self.store.list(f"{PLANS}/{plan}")
+        if len(shards) == len(self.own_closed(plan)) and not self.open_generations(plan):
+            return files
+        return [key for key in files if any(f"/{shard:06d}." in key for shard in shards)]
 
     def reopen(self, plan: str, shard: int, generation: int) -> None:
         """Forgets a generation of a closed shard whose file is lost: the one before it counts again, or its rows are

@@ -66,17 +66,13 @@ def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
 
 def _superseded(ledger: Ledger, plan: str, known: set[bytes], used: set[tuple[str, int]]) -> list[str]:
     """Files of the shards of an old plan of which the output's has every row; all, once it has no other shards."""
-    closed = ledger.own_closed(plan)
     gone = [
         shard
-        for shard, one in closed.items()
+        for shard, one in ledger.own_closed(plan).items()
         if (plan, shard) not in used
         and all(bytes.fromhex(digest[:32]) in known for digest, *_ in ledger.digests(plan, shard, one.generation))
     ]
-    files = ledger.store.list(f"{PLANS}/{plan}")
-    if len(gone) == len(closed) and not ledger.open_generations(plan):
-        return files
-    return [key for key in files if any(f"/{shard:06d}." in key for shard in gone)]
+    return ledger.files_of(plan, gone)
 
 
 def collect(
