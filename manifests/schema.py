@@ -66,12 +66,14 @@ class Defaults:
         caption: of rows with an empty one, which get a warning; None: they are a problem.
         page: from 0; None for none.
         negative: whether they are negatives.
+        whole_sheet: of all rows: what surrounds a photograph gets colour, too.
         reach: what `image` and `reference` may name; None: as `Reach.of` the manifest.
     """
 
     caption: str | None = None
     page: int | None = None
     negative: bool = False
+    whole_sheet: bool = False
     reach: Reach | None = None
 
 
@@ -88,6 +90,7 @@ class ManifestRow:
         color_places: points and boxes whose colour is known.
         reference: absolute URI of a colour picture of the same thing or kind.
         negative: whether the picture is the inverse of the scan.
+        whole_sheet: without regions, colour goes everywhere, not only to the photograph that is found on its sheet.
         extra: the columns that are carried into the results untouched.
     """
 
@@ -106,6 +109,7 @@ class ManifestRow:
     reference: str | None = None
     toned: str | None = None
     negative: bool = False
+    whole_sheet: bool = False
     prompt_writer: str | None = None
     image_sha256: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -25,7 +25,7 @@ RESERVED = frozenset(
         "status error_kind error_message warnings outputs primary_image artifact input_sha256 gray_sha256 "
         "width height base_model judge config_digest seconds luminance_mismatches row_digest fit_key trained_steps "
         "primary_sha256 artifact_sha256 resumed_at context_prompt source halftone preview primary_preview software "
-        "finished_at losses decision"
+        "finished_at losses decision picture_box"
     ).split()
 )
 
@@ -185,6 +185,7 @@ class Validator:
             reference=reference,
             toned=toned,
             negative=self.defaults.negative if (given := values.get("negative")) is None else given,
+            whole_sheet=self.defaults.whole_sheet,
             prompt_writer=values.get("prompt_writer") or None,
             image_sha256=expected.lower() if expected else None,
             extra={name: value for name, value in values.items() if name not in COLUMNS},

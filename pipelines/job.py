@@ -143,6 +143,7 @@ class JobRequest:
     Attributes:
         columns: our column name to the manifest's.
         default_caption, default_page, negative: of rows that do not say otherwise.
+        whole_sheet: colour goes everywhere, not only to the photograph that is found on its sheet.
         address: None for an embedded Ray, "auto" inside a cluster.
         workers: number of worker processes; default one per GPU, or one on a machine without.
         gpus_per_worker, cpus_per_worker: what Ray reserves for each.
@@ -168,6 +169,7 @@ class JobRequest:
     default_caption: str | None = None
     default_page: int | None = None
     negative: bool = False
+    whole_sheet: bool = False
     address: str | None = None
     workers: int | None = None
     gpus_per_worker: float | None = None
@@ -209,7 +211,11 @@ class JobRequest:
     def defaults(self) -> Defaults:
         """Of the manifest's rows."""
         return Defaults(
-            caption=self.default_caption, page=self.default_page, negative=self.negative, reach=self.spec.reach
+            caption=self.default_caption,
+            page=self.default_page,
+            negative=self.negative,
+            whole_sheet=self.whole_sheet,
+            reach=self.spec.reach,
         )
 
     def to_json(self) -> dict[str, Any]:

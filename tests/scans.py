@@ -8,6 +8,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image, ImageCms
+from scipy import ndimage
 
 from pipelines.images import ifd
 from pipelines.images.formats import jp2, png
@@ -250,6 +251,34 @@ def patched_tag(content: bytes, code: int, value: int) -> bytes:
     """A file of `loop_tiff` with another value of a tag."""
     at = content.index(struct.pack("<HHI", code, 3, 1))
     return content[: at + 8] + struct.pack("<I", value) + content[at + 12 :]
+
+
+def landscape(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
+    """A pale sky over rough ground with some things on it; (H, W) in [0, 1]."""
+    generator = np.random.default_rng(seed)
+    rough = ndimage.gaussian_filter(generator.normal(size=(height, width)), (2, 5))
+    picture = 0.45 + 2.0 * rough
+    horizon = int(height * generator.uniform(0.3, 0.5))
+    picture[:horizon] = np.linspace(0.75, 0.6, horizon)[:, None]
+    for _ in range(6):
+        y, x = generator.integers(horizon - 30, height - 40), generator.integers(0, width - 40)
+        picture[y : y + 40, x : x + int(generator.integers(8, 40))] = generator.uniform(0.1, 0.9)
+    return picture.clip(0, 1)
+
+
+def mounted(picture: np.ndarray, tone: float, margins: tuple[int, int, int, int], writing: bool = False) -> np.ndarray:
+    """A picture on a sheet with (top, left, bottom, right) `margins`, the sheet unevenly lit."""
+    top, left, bottom, right = margins
+    height, width = picture.shape
+    sheet = np.full((top + height + bottom, left + width + right), tone)
+    sheet += np.linspace(-0.03, 0.03, sheet.shape[1])
+    sheet += np.random.default_rng(0).normal(scale=0.004, size=sheet.shape)
+    if writing:
+        ink = 0.1 if tone > 0.4 else 0.9
+        for x in range(left, left + width // 2, 9):
+            sheet[top + height + 12 : top + height + 18, x : x + 5] = ink
+    sheet[top : top + height, left : left + width] = picture
+    return sheet.clip(0, 1)
 
 
 # Name: content, expected gray values.

@@ -25,12 +25,12 @@ def build_unet() -> UNet2DConditionModel:
         sample_size=16,
         in_channels=8,
         out_channels=8,
-        block_out_channels=(96, 192, 256),
+        block_out_channels=(64, 128, 192),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * 3,
         up_block_types=("CrossAttnUpBlock2D",) * 3,
         cross_attention_dim=192,
-        attention_head_dim=(3, 6, 8),
+        attention_head_dim=(2, 4, 6),  # in diffusers, the number of heads
         norm_num_groups=16,
     )
 

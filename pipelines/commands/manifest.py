@@ -19,6 +19,7 @@ from pipelines.commands.terminal import (
     MaxPixelsOption,
     NegativeOption,
     TonedOption,
+    WholeSheetOption,
     columns,
     print_json,
     reach_of,
@@ -130,6 +131,7 @@ def validate(
     allow_input: AllowInput = None,
     allow_scheme: AllowScheme = None,
     negative: NegativeOption = False,
+    whole_sheet: WholeSheetOption = False,
     base_model: BaseModelOption = MINI,
     look: Annotated[
         int | None, typer.Option(min=1, help="Also read about this many of the images, spread over the manifest.")
@@ -148,7 +150,7 @@ def validate(
     from pipelines.operations.prompt_survey import PromptSurvey
 
     reach = reach_of(manifest, allow_input, allow_scheme)
-    defaults = Defaults(caption=default_caption, page=page, negative=negative, reach=reach)
+    defaults = Defaults(caption=default_caption, page=page, negative=negative, whole_sheet=whole_sheet, reach=reach)
     rules = Rules(max_pixels=max_pixels, toned=toned, assume_srgb=assume_srgb, reach=reach)
     with reported():
         count = validated(manifest, columns(column), defaults)

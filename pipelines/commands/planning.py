@@ -23,6 +23,7 @@ from pipelines.commands.terminal import (
     NegativeOption,
     PresetOption,
     StartOption,
+    WholeSheetOption,
     columns,
     configured,
     print_json,
@@ -48,6 +49,7 @@ def estimate(
     allow_input: AllowInput = None,
     allow_scheme: AllowScheme = None,
     negative: NegativeOption = False,
+    whole_sheet: WholeSheetOption = False,
     device: DeviceOption = Device.auto,
     images_per_step: ImagesPerStep = IMAGES_PER_STEP,
     workers: Annotated[int, typer.Option(min=1, help="Number of workers the job will use.")] = 1,
@@ -62,7 +64,7 @@ def estimate(
     from pipelines.operations.estimate import estimate as estimated
 
     reach = reach_of(manifest, allow_input, allow_scheme)
-    defaults = Defaults(caption=default_caption, page=page, negative=negative, reach=reach)
+    defaults = Defaults(caption=default_caption, page=page, negative=negative, whole_sheet=whole_sheet, reach=reach)
     with reported():
         rows = validated(manifest, columns(column), defaults)
         wanted = min(rows, batches * images_per_step)

@@ -30,6 +30,7 @@ from pipelines.commands.terminal import (
     PresetOption,
     StartOption,
     TonedOption,
+    WholeSheetOption,
     columns,
     configured,
     reach_of,
@@ -78,6 +79,7 @@ def submit(
     allow_input: AllowInput = None,
     allow_scheme: AllowScheme = None,
     negative: NegativeOption = False,
+    whole_sheet: WholeSheetOption = False,
     as_json: Json = False,
     max_pixels: MaxPixelsOption = MAX_PIXELS,
     format: Annotated[
@@ -232,6 +234,7 @@ def submit(
         default_caption=default_caption,
         default_page=page,
         negative=negative,
+        whole_sheet=whole_sheet,
         address=address,
         workers=workers,
         gpus_per_worker=gpus_per_worker,

@@ -79,6 +79,14 @@ NegativeOption = Annotated[
         rich_help_panel=PICTURES,
     ),
 ]
+WholeSheetOption = Annotated[
+    bool,
+    typer.Option(
+        "--whole-sheet",
+        help="Colour everything, not only the photograph that is found on a mount, in a border or a film's rebate.",
+        rich_help_panel=PICTURES,
+    ),
+]
 ImagesPerStep = Annotated[
     int,
     typer.Option("--images-per-step", "-k", min=1, help="Images adapted together.", rich_help_panel=WORKERS),

@@ -194,7 +194,7 @@ class Recolorer:
                 raise RecolorError(row.id, f"{row.primary_image} does not hold the scan's gray values; run `verify`")
         profile = replace(read_profile(raster.metadata.icc, 3), assumed=source.profile_assumed)
         image = GrayImage(gray=gray, source=source, metadata=raster.metadata, profile=profile)
-        return View(image, tuple((x, y, width, height) for x, y, width, height in row.regions))
+        return View(image, row.colored)
 
     def _read(self, row: ResultRow, key: str | None, expected: str | None) -> bytes:
         with self._read_file(row, key, expected) as file:

@@ -22,6 +22,7 @@ from pipelines.images.frame import Box, seen_box, turned_back, turned_upright
 from pipelines.images.gray import GrayImage
 from pipelines.images.halftone import halftone_period
 from pipelines.images.rules import MIN_SIDE
+from pipelines.images.sheet import find_picture
 
 _SCREEN_CELLS = 1.5  # periods of a screen over which its dots even out
 
@@ -57,6 +58,13 @@ class View:
                 where = f"of its regions {list(self.regions)}" if self.regions else f"of {width} x {height} pixels"
                 raise InputImageError("place_outside", f"the colour at {place} lies outside the picture {where}")
         return self
+
+    def on_sheet(self) -> "View":
+        """The photograph on its sheet, if there is one around it, and nothing outside is known to have a colour."""
+        box = find_picture(self.image.gray)
+        if box is None or min(box[2:]) < MIN_SIDE or not all(_holds(box, place) for place in self.places):
+            return self
+        return replace(self, regions=(box,))
 
     def cropped(self) -> "View":
         """The viewed box as a page of its own."""

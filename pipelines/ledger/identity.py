@@ -37,14 +37,21 @@ def _fit_facts(row: ManifestRow) -> dict:
         "regions": row.regions,
         "toned": row.toned,
     }
-    return (
-        {**facts, "negative": True} if row.negative else facts
-    )  # else the digest is what it was before there were any
+    # Without them, the digest is what it was before there were any.
+    return facts | {name: True for name in ("negative", "whole_sheet") if getattr(row, name)}
 
 
-def fit_key(input_sha256: str, row: ManifestRow, models: ModelIdentity, config: Config) -> str:
-    """Same key, same training: a digest of the input's bytes, the context, the seed, the fit's settings, the models."""
-    return _digest({"input": input_sha256, **_fit_facts(row), **_fit_settings(models, config)})
+def fit_key(
+    input_sha256: str,
+    row: ManifestRow,
+    models: ModelIdentity,
+    config: Config,
+    picture_box: tuple[int, int, int, int] | None = None,
+) -> str:
+    """Same key, same training: a digest of the input's bytes and what is seen of it, the context, the seed, the fit's
+    settings, the models."""
+    seen = {"picture_box": picture_box} if picture_box else {}
+    return _digest({"input": input_sha256, **seen, **_fit_facts(row), **_fit_settings(models, config)})
 
 
 def settings_digest(models: ModelIdentity, config: Config, outputs: OutputOptions) -> str:

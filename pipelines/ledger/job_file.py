@@ -54,6 +54,7 @@ class JobFile:
     software: str = ""
     default_page: int | None = None
     negative: bool = False
+    whole_sheet: bool = False
 
     @staticmethod
     def of(request: JobRequest, rows: int, models: ModelIdentity, plan: str) -> "JobFile":
@@ -67,6 +68,7 @@ class JobFile:
             default_caption=request.default_caption,
             default_page=request.default_page,
             negative=request.negative,
+            whole_sheet=request.whole_sheet,
             base_model=spec.base_model,
             judge=spec.judge,
             preset=spec.config.preset,

@@ -91,6 +91,7 @@ SCHEMA = pa.schema(
         ("image", pa.string()),
         ("page", pa.int64()),
         ("regions", pa.list_(pa.list_(pa.int64()))),
+        ("picture_box", pa.list_(pa.int64())),
         ("source", _SOURCE),
         ("halftone", pa.float64()),
         ("preview", pa.string()),
@@ -210,6 +211,7 @@ class ResultRow:
     `trained_steps` were done by the worker that finished the row: 0 when an earlier fit was used again, the rest when
     it went on from a checkpoint, which `resumed_at` then names ("embedding/20").
     `outputs` of a row that failed when it was done again are its recolourings, kept for the next try.
+    `picture_box` is that of the photograph that was found on its sheet, x, y, width, height in pixels of the file.
     `source` are the facts of `pipelines.images.gray.Source`; `halftone` is the distance of a print's dots in pixels.
     """
 
@@ -227,6 +229,7 @@ class ResultRow:
     image: str | None = None
     page: int | None = None
     regions: tuple[tuple[int, ...], ...] = ()
+    picture_box: tuple[int, int, int, int] | None = None
     source: dict[str, Any] | None = None
     halftone: float | None = None
     preview: str | None = None
@@ -253,6 +256,12 @@ class ResultRow:
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def colored(self) -> tuple[tuple[int, int, int, int], ...]:
+        """The boxes that have colour; empty for the whole page."""
+        boxes = self.regions or ((self.picture_box,) if self.picture_box else ())
+        return tuple((x, y, width, height) for x, y, width, height in boxes)
+
+    @property
     def files(self) -> set[str]:
         """Keys of all files that this row refers to."""
         own = {key for key in (self.primary_image, self.artifact, self.preview, self.primary_preview) if key}
@@ -274,6 +283,7 @@ class ResultRow:
         )
         known["warnings"] = tuple(known["warnings"] or ())
         known["regions"] = tuple(tuple(box) for box in known.get("regions") or ())
+        known["picture_box"] = tuple(known["picture_box"]) if known.get("picture_box") else None
         known["losses"] = tuple(known.get("losses") or ())
         extra = {name: value for name, value in record.items() if name not in SCHEMA.names} if carried else {}
         return ResultRow(**known, extra=extra)

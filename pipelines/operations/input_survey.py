@@ -25,6 +25,7 @@ class InputSurvey:
         kinds: by format and depth ("tiff, 16 bit").
         outputs: by the format of their outputs.
         problems: by kind; `examples` has an id and the message of each.
+        sheets: images on which the photograph was found within a mount, a border or a rebate.
         megapixels: of each readable image.
     """
 
@@ -35,6 +36,7 @@ class InputSurvey:
     warnings: Counter[str] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
     examples: dict[str, tuple[str, str]] = field(default_factory=dict)
+    sheets: int = 0
     megapixels: list[float] = field(default_factory=list)
 
     def add(self, row: ManifestRow, rules: Rules, format_: str = "input") -> None:
@@ -54,11 +56,19 @@ class InputSurvey:
         self.warnings.update({warning.split(":")[0] for warning in image.warnings})
         if view.halftone:
             self.warnings["halftone"] += 1
+        if view.regions and not row.regions:
+            self.sheets += 1
         self.megapixels.append(image.gray.size / 1e6)
 
     def to_json(self) -> dict[str, Any]:
         counters = {name: dict(value) for name, value in vars(self).items() if isinstance(value, Counter)}
-        return {"looked_at": self.looked_at, **counters, "examples": self.examples, "megapixels": self.sizes()}
+        return {
+            "looked_at": self.looked_at,
+            "sheets": self.sheets,
+            **counters,
+            "examples": self.examples,
+            "megapixels": self.sizes(),
+        }
 
     def sizes(self) -> dict[str, float]:
         """Smallest, median and largest, in megapixels."""
@@ -84,6 +94,8 @@ class InputSurvey:
             yield f"  sizes        {sizes['smallest']} to {sizes['largest']} megapixels, median {sizes['median']}"
             yield f"  gray values  {listed(self.conversions)}"
             yield f"  output as    {listed(self.outputs)}"
+        if self.sheets:
+            yield f"  on a sheet   {self.sheets}: what surrounds the photograph gets no colour (--whole-sheet: it does)"
         if self.warnings:
             yield f"  warnings     {listed(self.warnings)}"
         for kind, count in self.problems.most_common():

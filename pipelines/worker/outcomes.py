@@ -80,6 +80,7 @@ class Outcomes:
             width=view.image.gray.shape[1],
             height=view.image.gray.shape[0],
             source=asdict(view.image.source),
+            picture_box=row.picture_box,
             halftone=view.halftone,
             preview=writer.store_preview("scan", None),
             primary_preview=fit.primary_preview,

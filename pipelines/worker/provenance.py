@@ -72,7 +72,7 @@ def provenance(row: ResultRow, output: Output, context: GenerationContext) -> di
             "gray_sha256": row.gray_sha256,
             "width": row.width,
             "height": row.height,
-            "regions": [list(box) for box in row.regions],
+            "regions": [list(box) for box in row.colored],
             "halftone_period": row.halftone,
             **source,
         },

@@ -56,7 +56,8 @@ def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> 
         anti_color_prompts=row.anti_color_prompts or spec.config.fit.anti_color_prompts,
         seed=row.seed,
     )
-    key = fit_key(input_sha256, row, models.identity, spec.config)
+    picture_box = None if row.regions else next(iter(view.regions), None)
+    key = fit_key(input_sha256, row, models.identity, spec.config, picture_box)
     reference = None
     if row.reference:
         public = spec.reach.needs_public_address(row.reference)
@@ -64,6 +65,7 @@ def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> 
     return DecodedRow(
         task=task,
         view=view,
+        picture_box=picture_box,
         input_sha256=input_sha256,
         gray_sha256=scratch.sha256_of_pixels(view.image.gray),
         request=FitRequest(fit_key=key, scan=scan),
@@ -113,7 +115,8 @@ def read_scan(row: ManifestRow, rules: Rules, patience: Patience, on_retry: OnRe
     if row.image is not None:
         image = _with_sidecar(image, row.image, patience, on_retry)
         image = replace(image, warnings=(*image.warnings, *_misnamed(row, image.source.format)))
-    return View(image, row.regions, row.color_places).check(), input_sha256
+    view = View(image, row.regions, row.color_places).check()
+    return view if row.regions or row.whole_sheet else view.on_sheet(), input_sha256
 
 
 def _opened(row: ManifestRow, reach: Reach, patience: Patience, on_retry: OnRetry) -> BinaryIO:

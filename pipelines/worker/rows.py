@@ -7,6 +7,7 @@ from diffcolor.checkpoint import Checkpoint
 from diffcolor.colorize import Colored, Fitted
 from diffcolor.reference import Reference
 from diffcolor.scan import Scan
+from pipelines.images.frame import Box
 from pipelines.images.view import View
 from pipelines.ledger.task import Task
 
@@ -48,6 +49,7 @@ class DecodedRow:
     """A row whose scan has been read.
 
     Attributes:
+        picture_box: of the photograph that was found on its sheet: x, y, width, height.
         input_sha256: of the scan's file.
         gray_sha256: of its gray values.
         warnings: for the result, in addition to the manifest row's own.
@@ -61,6 +63,7 @@ class DecodedRow:
     request: FitRequest
     warnings: tuple[str, ...]
     reference: Example | None = None
+    picture_box: Box | None = None
 
     @property
     def id(self) -> str:

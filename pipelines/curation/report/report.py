@@ -141,8 +141,7 @@ def _frame(row: ResultRow) -> dict[str, Any]:
     if not any(output.pixels for output in _shown(row)):
         return {}
     assert row.source is not None, "an ok row has its scan's facts"
-    regions = [(x, y, width, height) for x, y, width, height in row.regions]
-    return {"frame": upright_frame(seen_box(regions, row.width or 0, row.height or 0), row.source["orientation"])}
+    return {"frame": upright_frame(seen_box(row.colored, row.width or 0, row.height or 0), row.source["orientation"])}
 
 
 def _shown(row: ResultRow) -> tuple[Output, ...]:
@@ -216,6 +215,7 @@ def _details(row: ResultRow) -> dict[str, Any]:
             "share of pixels at black or white": _rounded(source.get("extreme"), 4),
             "not carried over": ", ".join(source.get("not_carried") or ()) or None,
             "regions": [list(box) for box in row.regions] or None,
+            **({"the picture on its sheet": list(row.picture_box)} if row.picture_box else {}),
             "halftone, pixels from dot to dot": _rounded(row.halftone, 1),
             "seed": None if row.seed is None else str(row.seed),  # 63 bits are too many for a JavaScript number
             "base model": row.base_model,

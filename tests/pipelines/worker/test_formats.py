@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pyexiv2
 import pytest
+import tifffile
 from PIL import Image
 
 from diffcolor.luminance import luma
@@ -23,7 +24,10 @@ from tests import scans
 from tests.conftest import write_manifest
 from tests.pipelines.jobs import request
 
+MOUNTED = np.round(scans.mounted(scans.landscape(1), 0.9, (40, 30, 70, 50)) * 65535).astype(np.uint16)
 SPECIAL = {
+    "mounted": (scans.tiff(MOUNTED), {}),
+    "hinted_mount": (scans.tiff(MOUNTED), {"color_points": [{"x": 5, "y": 5, "color": "#804020"}]}),
     "described": (scans.described_tiff(scans.GRAY16), {}),
     "second_page": (scans.pages(scans.GRAY, scans.GRAY[::-1]), {"page": 1}),
     "sepia": (scans.encoded(scans.TONED), {"toned": "desaturate"}),
@@ -186,6 +190,26 @@ def test_a_16_bit_scan_is_recolored_without_its_file(archive):
     assert Store(spec.output).exists(output.image + ".json")
 
 
+def test_only_the_photograph_on_a_mount_gets_colour(archive):
+    folder, spec, rows = archive
+    x, y, width, height = rows["mounted"]["picture_box"]
+    assert max(abs(x - 30), abs(y - 40), abs(width - 320), abs(height - 240)) <= 6
+    asked = RecolorRequest(id="mounted", prompts=("a red barn",))
+    found = dict(Recolorer(spec.output).recolor_all([asked]))["mounted"]
+    assert isinstance(found, list), found
+    recolored = found[0]
+    for key in (rows["mounted"]["outputs"][0]["image"], recolored.image):
+        raster = open_raster(io.BytesIO((folder / "out" / key).read_bytes()), 1 << 40)
+        page = np.concatenate([block for _, _, block in raster.blocks()])
+        assert np.array_equal(luma(page), MOUNTED)
+        outside = np.ones(MOUNTED.shape, bool)
+        outside[y : y + height, x : x + width] = False
+        colored = page.max(-1) != page.min(-1)
+        assert not colored[outside].any()
+        assert colored[~outside].mean() > 0.5
+    assert not any(row["picture_box"] for name, row in rows.items() if name != "mounted")
+
+
 def test_the_same_rows_in_another_format_train_nothing(archive, tmp_path):
     folder, spec, _ = archive
     again = replace(spec, outputs=OutputOptions(format="png", mark=False))
@@ -219,3 +243,22 @@ def test_a_negative_gives_its_picture_and_verify_knows(archive):
     assert np.array_equal(luma(pixels), scans.GRAY)
     assert archive[2]["negative"]["source"]["negative"]
     assert not archive[2]["described"]["source"]["negative"]
+
+
+def test_a_known_colour_on_the_mount_means_that_the_sheet_is_the_picture(archive):
+    raster = open_raster(io.BytesIO(picture(archive, "hinted_mount")[0]), 1 << 40)
+    page = np.concatenate([block for _, _, block in raster.blocks()])
+    assert page[5, 5].max() > page[5, 5].min()
+
+
+def test_the_whole_sheet_gets_colour_on_request(archive, tmp_path):
+    folder, spec, _ = archive
+    table = write_manifest(
+        tmp_path / "m.parquet", [{"id": "sheet", "image": str(folder / "mounted"), "caption": "a barn"}]
+    )
+    job = replace(spec, output=str(tmp_path / "out"))
+    run_job(replace(request(table, job), whole_sheet=True))
+    (row,) = pq.read_table(tmp_path / "out" / "results").to_pylist()
+    page = tifffile.imread(tmp_path / "out" / row["outputs"][0]["image"])
+    assert row["picture_box"] is None
+    assert (page[:40].max(-1) != page[:40].min(-1)).mean() > 0.5
