@@ -4,6 +4,8 @@ import contextlib
 import logging
 import math
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +34,7 @@ from pipelines.progress import WorkerProgress
 
 _CODE_FOLDER = Path(__file__).resolve().parents[2]
 _START_ATTEMPTS = 4
+_CONNECT_SECONDS, _AWAY_SECONDS = 2.0, 15.0  # a head that is restarted is back sooner
 
 
 class JobWorker(Protocol):
@@ -126,6 +129,31 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+class ControlService:
+    """Ray's control service (GCS), without which nothing can be started. Ray ends this process, without a word of ours,
+    when it has been away for a minute, and questions to it wait as long."""
+
+    def __init__(self) -> None:
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        self.address, self._heard = (host.strip("[]"), int(port)), time.monotonic()
+
+    def answers(self) -> bool:
+        """Whether it can be reached.
+
+        Raises:
+            JobError: it has been away for too long.
+        """
+        try:
+            with socket.create_connection(self.address, timeout=_CONNECT_SECONDS):
+                self._heard = time.monotonic()
+                return True
+        except OSError as error:
+            if time.monotonic() - self._heard < _AWAY_SECONDS:
+                return False
+            message = f"Ray's control service at {':'.join(map(str, self.address))} is gone ({error}); what is finished"
+            raise JobError(f"{message} is kept, submit again to go on") from error
 
 
 def with_device(request: JobRequest, notice: Callable[[str], None]) -> JobRequest:

@@ -79,6 +79,7 @@ class WorkerPool:
         self.request, self.log = request, log
         self.workers: list[WorkerHandle] = []
         self._given_up = 0
+        self.control_service = cluster.ControlService()
         self._add(cluster.wanted_workers(request))
 
     def _add(self, count: int) -> None:
@@ -108,6 +109,7 @@ class WorkerPool:
             if time.monotonic() > deadline:
                 raise JobError(f"no worker was up within {START_SECONDS:g} s")
             ready, _ = ray.wait([worker.call for worker in self.workers], timeout=POLL_SECONDS)
+            self.control_service.answers()
             for worker in [worker for worker in self.workers if worker.call in ready]:
                 try:
                     return ray.get(worker.call)[0]

@@ -281,7 +281,7 @@ class _Run:
     def _look_around(self) -> None:
         self.pool.ask_progress()
         self.metrics.look(self.plan.total - self.plan.done, self.pool.workers)
-        if time.monotonic() - self.looked > LOOK_SECONDS:
+        if time.monotonic() - self.looked > LOOK_SECONDS and self.pool.control_service.answers():
             self.looked = time.monotonic()
             self.pool.leave_draining_nodes(_GRACE_OF_WORKERS * self.request.grace_seconds)
             if self.control.state == RunState.running and self.plan.left:

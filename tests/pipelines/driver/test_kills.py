@@ -55,6 +55,20 @@ def test_whatever_is_killed_the_next_submit_goes_on(processes, tmp_path, out, wa
     assert sum(begun.values()) <= ROWS + 3 * 4, "a kill costs the two rows in hand of each of two workers"
 
 
+def test_without_rays_control_service_the_run_ends_with_a_word(processes, tmp_path, out):
+    """Ray by itself would end the process after a minute, with a page of its own."""
+    table = manifest(tmp_path, {39: "is slow"}, ROWS)
+    driver = drive(processes, table, out, {"QUICK_SECONDS": "0.3"})
+    until(lambda: done(out) >= 2)
+    kill(descendants(driver.pid, "gcs_server"))
+    said = finish(driver, 5)
+    assert "control service" in said
+    assert "submit again" in said
+    assert "Traceback" not in said
+    finish(drive(processes, table, out, on_running="wait"), 0)
+    check_store(ids(ROWS), out)
+
+
 def kill_workers_at_random(processes: Processes, tmp_path, place: str, seed: int, kills: int) -> int:
     rng, table = random.Random(seed), manifest(tmp_path, {}, ROWS)
     driver, killed = drive(processes, table, place, {"QUICK_SECONDS": "1.0"}), 0
