@@ -24,7 +24,7 @@ from diffcolor.words import Vocabulary, embedded_vocabulary
 AB_SCALE = 30.0  # units of a*b* for an output of 1
 SIZE_MULTIPLE = 32  # the encoder's coarsest stride
 LOOKS = (1, 2)  # a scan is seen at these multiples of the training's area, and mirrored
-GAIN, GAIN_UNTOLD = 0.97, 0.9  # of chroma, chosen on the validation part: with an empty caption it knows less
+GAIN, GAIN_UNTOLD = 0.98, 0.88  # of chroma, chosen on the validation part: with an empty caption it knows less
 DROPPED = 0.15  # of the features' channels, while it is trained
 DROPPED_LOOKS = 6  # with dropped features, to see how sure it is
 
@@ -204,8 +204,8 @@ def stretch_chroma(ab: Tensor) -> Tensor:
     """Colours with the differences of chroma that a regression evens out: the vivid stays, the pale becomes paler.
 
     What a network is unsure of it predicts as a mean, in which no place is gray and none is vivid. Each place's chroma
-    c is multiplied by sqrt(c / r), where r is the picture's mean chroma weighted with the square of chroma: gray places,
-    such as a mount, count for nothing.
+    c is multiplied by sqrt(c / r), where r is the picture's mean chroma weighted with the square of chroma: in it, gray
+    places such as a mount count for nothing.
 
     Args:
         ab: (K, 2, H, W).
