@@ -1,12 +1,13 @@
 """`diffcolor-batch`: the commands of `pipelines/commands/` under one name."""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from pipelines.commands.curation import app as curation_app
 from pipelines.commands.evaluation import app as evaluation_app
-from pipelines.commands.exit_codes import HELP
+from pipelines.commands.exit_codes import HELP, ExitCode
 from pipelines.commands.manifest import app as manifest_app
 from pipelines.commands.planning import app as planning_app
 from pipelines.commands.runs import app as runs_app
@@ -43,5 +44,17 @@ app.add_typer(manifest_app, name="manifest")
 for group in (runs_app, curation_app, evaluation_app, planning_app):
     app.add_typer(group)
 
+
+def run() -> None:
+    """The command line; what nobody foresaw ends with a sentence, and its traceback in a file."""
+    try:
+        app()
+    except Exception as error:
+        from pipelines.commands.unexpected import report
+
+        report(error)
+        sys.exit(ExitCode.UNEXPECTED)
+
+
 if __name__ == "__main__":
-    app()
+    run()

@@ -2,7 +2,8 @@
 
 python benchmarks/scale.py FOLDER [--rows 100000] [--images-per-step 8] [--output URI]
 
-Makes a manifest, runs it, kills everything at 90 %, runs it again, and prints the figures.
+Makes a manifest, runs it, kills everything at 90 %, runs it again, times the commands that read all of it, and prints
+the figures.
 """
 
 import argparse
@@ -25,11 +26,12 @@ sys.path.insert(0, str(ROOT))
 
 from diffcolor.config import PRESETS  # noqa: E402
 from diffcolor.identity import ModelIdentity  # noqa: E402
-from pipelines.job import JobRequest, JobSpec, WorkerProgress  # noqa: E402
+from pipelines.job import JobRequest, JobSpec  # noqa: E402
 from pipelines.ledger.ledger import Ledger  # noqa: E402
 from pipelines.ledger.results import OK, ResultRow  # noqa: E402
 from pipelines.ledger.task import Task, blank_result  # noqa: E402
 from pipelines.operations.status import status  # noqa: E402
+from pipelines.progress import WorkerProgress  # noqa: E402
 from pipelines.store.store import Store  # noqa: E402
 
 
@@ -142,6 +144,21 @@ def run(arguments: argparse.Namespace, kill_at: float | None) -> dict:
     return {"peak_mb": round(max(memory)), "mb_and_seconds_at": marks, **figures}
 
 
+def command(*arguments: str) -> dict:
+    """Seconds, MB at most and exit code of a command of the command line."""
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    _, code, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(code)
+    seconds = round(time.monotonic() - started, 1)
+    return {"seconds": seconds, "peak_mb": round(usage.ru_maxrss / 1024), "exit_code": process.returncode}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
@@ -160,6 +177,9 @@ def main() -> None:
     write_manifest(manifest, arguments.rows)
     for name, kill_at in (("killed at 90 %", 0.9), ("resumed", None), ("nothing left to do", None)):
         print(name, json.dumps(run(arguments, kill_at)), flush=True)
+    for words in ("manifest validate", "status", "report", "verify --sample 100", "gc"):
+        place = str(manifest) if words.startswith("manifest") else arguments.output
+        print(words, json.dumps(command(*words.split(), place)), flush=True)
 
 
 if __name__ == "__main__":

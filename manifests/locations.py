@@ -118,6 +118,11 @@ def redacted(uri: str) -> str:
     return "::".join(map(_redacted, uri.split("::")))
 
 
+def without_secrets(text: str) -> str:
+    """A message whose URIs, as a library may have quoted them anew, are redacted."""
+    return re.sub(r"[a-z0-9+]+://[^\s'\"]+", lambda uri: redacted(uri[0]), text)
+
+
 def _redacted(uri: str) -> str:
     scheme, separator, rest = uri.partition("://")
     if not separator:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -122,3 +123,23 @@ def test_without_a_base_model_there_is_no_gray_start(tmp_path):
     found = run("submit", tmp_path / "m.parquet", "--base-model", "none", "--start", "gray")
     assert found.exit_code == 2
     assert "coarse colorizer" in found.stderr
+
+
+def test_what_nobody_foresaw_ends_with_a_sentence_and_a_file(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["diffcolor-batch", "status", "s3://archive/out"])
+
+    def broken() -> None:
+        raise RuntimeError("no such thing at https://host/x?X-Amz-Signature=abc123")
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(SystemExit) as ended:
+        cli.run()
+    assert ended.value.code == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "RuntimeError" in said.err
+    assert "Traceback" not in said.err
+    (file,) = tmp_path.iterdir()
+    assert "Traceback" in file.read_text()
+    assert "abc123" not in said.err + file.read_text()

@@ -223,14 +223,23 @@ def _verify_pair(scan: str, picture: str, page: int | None, as_json: bool) -> in
 
 
 @app.command()
-def report(output: Output) -> None:
+def report(
+    output: Output,
+    part: Annotated[
+        int | None,
+        typer.Option(min=1, help="Write this part, too, of a report of more than 100,000 rows: 20,000 rows each."),
+    ] = None,
+) -> None:
     """Write the review page OUT/report/index.html. (Every job writes it when it ends.)"""
-    from pipelines.curation.report.report import write_report
+    from pipelines.curation.report.report import page_of, write_report
 
     store = open_output(output)
     with reported():
-        write_report(store)
-    typer.echo(f"{output.rstrip('/')}/report/index.html")
+        try:
+            write_report(store, part)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--part") from error
+    typer.echo(f"{output.rstrip('/')}/{page_of((part or 1) - 1)}")
 
 
 @app.command()

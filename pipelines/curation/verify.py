@@ -136,6 +136,9 @@ class _Tally:
             what = "the input is not the one that was colorized"
             self.differences.append(Difference(row.id, row.image or "image_bytes", what))
             scan = None  # a replaced input is no damage to our files
+        if not (row.primary_image and row.artifact and row.width and row.height):
+            differs("", "its result is ok and names no picture: the file of results is not as it was written")
+            return bad
         for key, expected, is_picture in _files(row):
             self.pictures += is_picture
             self.against_input += is_picture and scan is not None
@@ -159,8 +162,8 @@ class _Tally:
 
 def _files(row: ResultRow) -> Iterator[tuple[str, str | None, bool]]:
     """Key and recorded sha256 of each file, and whether it is a picture that holds the scan's luminance."""
-    assert row.primary_image is not None, "an ok row names its primary picture"
-    assert row.artifact is not None, "an ok row names its artifact"
+    assert row.primary_image, "checked by the caller"
+    assert row.artifact, "checked by the caller"
     yield row.primary_image, row.primary_sha256, True
     for output in row.outputs:
         yield output.image, output.sha256, True

@@ -2,7 +2,6 @@
 
 import io
 import posixpath
-import re
 from dataclasses import replace
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ from diffcolor.models import Models
 from diffcolor.prompts import prompt_advice
 from diffcolor.reference import Reference
 from diffcolor.scan import Scan
-from manifests.locations import Reach, redacted
+from manifests.locations import Reach, redacted, without_secrets
 from manifests.schema import ManifestRow
 from pipelines.images import scratch
 from pipelines.images.errors import InputImageError
@@ -88,7 +87,7 @@ def read_example(
     except (OSError, InputImageError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise
-        reason = _without_secrets(str(error)) or type(error).__name__
+        reason = without_secrets(str(error)) or type(error).__name__
         message = f"the reference {redacted(uri)} cannot be read: {reason}"
         raise InputImageError("bad_reference", message) from error
 
@@ -149,13 +148,8 @@ def _fetched(uri: str, limit: int, patience: Patience, on_retry: OnRetry, public
         if isinstance(error, OSError) and error.errno in FULL:
             raise
         kind = "input_unavailable" if is_transient(error) else "unreadable"
-        reason = _without_secrets(str(error))
+        reason = without_secrets(str(error))
         raise InputImageError(kind, f"{redacted(uri)}: {type(error).__name__}: {reason}") from error
-
-
-def _without_secrets(text: str) -> str:
-    """A message whose URIs, as a library may have quoted them anew, are redacted."""
-    return re.sub(r"[a-z0-9+]+://[^\s'\"]+", lambda uri: redacted(uri[0]), text)
 
 
 def _misnamed(row: ManifestRow, kind: str) -> tuple[str, ...]:

@@ -393,8 +393,8 @@ function overview() {
   for (const row of list) counts[row.status] = (counts[row.status] || 0) + 1;
   const box = (number, name) => make("div", {}, make("b", {}, String(number)), name);
   const variants = list.flatMap((row) => row.variants);
-  at("counts").replaceChildren(box(list.length + facts.pending, "rows"), ...["ok", "failed", "skipped"].map((name) => box(counts[name] || 0, name)),
-    ...(facts.pending ? [box(facts.pending, "still to do")] : []), box(variants.length, "pictures"),
+  at("counts").replaceChildren(box(list.length + (facts.parts.length > 1 ? 0 : facts.pending), "rows"), ...["ok", "failed", "skipped"].map((name) => box(counts[name] || 0, name)),
+    ...(facts.pending && facts.parts.length === 1 ? [box(facts.pending, "still to do")] : []), box(variants.length, "pictures"),
     box((list.reduce((sum, row) => sum + (row.seconds || 0), 0) / 3600).toFixed(2), "worker hours"));
   at("plots").replaceChildren(...[
     histogram("Seconds per row", list.filter((row) => row.status === "ok").map((row) => row.seconds), " s"),
@@ -449,7 +449,16 @@ at("help-button").addEventListener("click", () => at("help").showModal());
 at("close").addEventListener("click", () => at("detail").close());
 at("reviewer").addEventListener("change", (event) => { try { localStorage.setItem("diffcolor-batch reviewer", event.target.value); } catch { /* as above */ } });
 
+if (facts.parts.length > 1) {
+  at("parts").append(make("b", {}, "Rows "), ...facts.parts.flatMap(({ page: file, first, last }, number) => {
+    const text = `${first.toLocaleString("en")} to ${last.toLocaleString("en")}`;
+    const here = { "aria-current": number === facts.part ? "page" : null };
+    const missing = { class: "quiet", title: `diffcolor-batch report OUT --part ${number + 1} writes this part` };
+    return [file ? make("a", { href: file, ...here }, text) : make("span", missing, text), " · "];
+  }).slice(0, -1), make("br"), make("span", { class: "quiet" }, "Figures, filters and decisions.csv are of the rows on this page."));
+  at("parts").hidden = false;
+}
 at("color-names").append(...["neutral", ...Object.keys(facts.colors)].map((value) => make("option", { value })));
 
-Promise.all(Array.from({ length: facts.chunks }, (_, number) => load("rows", number))).then(() => { overview(); search(); },
+Promise.all(Array.from({ length: facts.chunks }, (_, number) => load("rows", facts.firstChunk + number))).then(() => { overview(); search(); },
   (error) => { at("page").textContent = `${error.message} is missing beside this page: copy the whole report folder`; });

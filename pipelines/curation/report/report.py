@@ -28,44 +28,80 @@ from pipelines.version import SYSTEM, VERSION
 
 FOLDER = "report"
 CHUNK_ROWS = 500
+PART_CHUNKS = 40
+PART_ROWS = PART_CHUNKS * CHUNK_ROWS
+FIRST_PARTS = 5
 
 
-def write_report(store: Store) -> dict[str, int]:
-    """Writes `report/index.html` and its data; memory holds at most `CHUNK_ROWS` rows at a time.
+def write_report(store: Store, part: int | None = None) -> dict[str, int]:
+    """Writes the report and its data; memory holds at most `CHUNK_ROWS` rows at a time.
+
+    A browser holds the rows of one page of the report, so that a large job has several: its parts, of `PART_ROWS` rows
+    each. The first `FIRST_PARTS` are written, and those that are there already.
+
+    Args:
+        part: another one to write, from 1.
 
     Returns:
         Number of rows by status.
+
+    Raises:
+        ValueError: there is no such part.
     """
     from pipelines.curation.review import decisions
 
     ledger = Ledger(store)
-    job, number = ledger.read_job(), 0
+    job, before = ledger.read_job(), set(store.list(f"{FOLDER}/data"))
+    there = {int(key.rpartition("-")[2].removesuffix(".js")) // PART_CHUNKS for key in before}
     counts: Counter[str] = Counter()
-    made = {f"{FOLDER}/index.html"}
     decided = decisions(store)
-    for number, rows in enumerate(_chunks(ledger.current()), start=1):
+    chunks: dict[int, int] = {}  # of each part
+    made: set[str] = set()
+    for number, rows in enumerate(_chunks(ledger.current())):
         counts.update(row.status for row in rows)
+        inside = number // PART_CHUNKS
+        chunks[inside] = chunks.get(inside, 0) + 1
+        if not (inside < FIRST_PARTS or inside + 1 == part or inside in there):
+            continue
         for name, content in (
             ("rows", [_summary(row, decided.get(row.id)) for row in rows]),
             ("details", [_details(row) for row in rows]),
         ):
-            key = f"{FOLDER}/data/{name}-{number - 1:04d}.js"
+            key = f"{FOLDER}/data/{name}-{number:04d}.js"
             made.add(key)
-            store.write(key, _script(name, number - 1, content))
+            store.write(key, _script(name, number, content))
+    total, parts = counts.total(), max(1, len(chunks))
+    if part is not None and not 1 <= part <= parts:
+        raise ValueError(f"part {part}: the report has parts 1 to {parts}, of {PART_ROWS} rows each")
+    pages = [k for k in range(parts) if k < FIRST_PARTS or k + 1 == part or k in there]
     facts = {
         "job": {key: getattr(job, key) for key in ("run", "plan", "manifest", "base_model", "judge", "preset", "rows")},
         "output": posixpath.basename(store.root),
-        "chunks": number,
         "software": f"{SYSTEM} {VERSION}",
         "statement": STATEMENT,
         "luma": LUMA_FORMULA,
-        "pending": job.rows - counts.total(),
+        "pending": job.rows - total,
         "hinting": asdict(HINTING),
         "colors": named_colors(),
+        "parts": [
+            {
+                "page": posixpath.basename(page_of(k)) if k in pages else None,
+                "first": k * PART_ROWS + 1,
+                "last": min(total, (k + 1) * PART_ROWS),
+            }
+            for k in range(parts)
+        ],
     }
-    store.write(f"{FOLDER}/index.html", _page(facts).encode())
-    store.delete(sorted(set(store.list(f"{FOLDER}/data")) - made))
+    for k in pages:
+        place = {"part": k, "firstChunk": k * PART_CHUNKS, "chunks": chunks.get(k, 0)}
+        store.write(page_of(k), _page({**facts, **place}).encode())
+    store.delete(sorted({*(before - made), *(page_of(k) for k in there if k not in pages)}))
     return dict(counts)
+
+
+def page_of(part: int) -> str:
+    """The key of a part's page; parts count from 0 here, from 1 for people."""
+    return f"{FOLDER}/part-{part + 1:04d}.html" if part else f"{FOLDER}/index.html"
 
 
 def refresh_report(store: Store, changed: bool) -> None:

@@ -583,6 +583,33 @@ def test_a_shorter_report_leaves_nothing_of_a_longer_one(tmp_path, monkeypatch):
     assert len(store.list("report/data")) == 2
 
 
+def test_a_large_report_has_parts_and_the_last_ones_are_written_on_demand(tmp_path, opened, monkeypatch):
+    store = Store(str(tmp_path))
+    write_job(store, 2500)
+    monkeypatch.setattr("pipelines.curation.report.report.PART_CHUNKS", 1)  # of 500 rows
+    monkeypatch.setattr("pipelines.curation.report.report.PART_ROWS", 500)
+    monkeypatch.setattr("pipelines.curation.report.report.FIRST_PARTS", 2)
+    monkeypatch.setattr(Ledger, "current", lambda self: many(2500))
+    assert sum(write_report(store).values()) == 2500
+    assert len(store.list("report/data")) == 4
+    page = opened(tmp_path / "report" / "index.html")
+    assert "500 of 500 rows" in page.locator("#page").inner_text()
+    page.click("text=501 to 1,000")
+    assert "a red barn 500" in page.locator(".card").first.inner_text()
+    assert page.locator("#parts a").count() == 2
+    assert page.locator("#parts span[title*='--part 5']").count() == 1
+    write_report(store, part=5)
+    page = opened(tmp_path / "report" / "part-0005.html")
+    assert "a red barn 2000" in page.locator(".card").first.inner_text()
+    write_report(store)
+    assert len(store.list("report/data")) == 6, "what was asked for once is kept up to date"
+    with pytest.raises(ValueError, match="parts 1 to 5"):
+        write_report(store, part=6)
+    monkeypatch.setattr(Ledger, "current", lambda self: many(300))
+    write_report(store)
+    assert sorted(path.name for path in (tmp_path / "report").glob("*.html")) == ["index.html"]
+
+
 # Review without a browser --------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -124,3 +126,21 @@ def test_a_sample_reads_no_more_shards_than_it_has_rows(unpacked, tmp_path, monk
     done = CliRunner().invoke(app, ["verify", str(output), "--sample", "1"])
     assert done.stdout.startswith("1 rows")
     assert read == [0]
+
+
+@pytest.mark.parametrize("column", ["primary_image", "artifact", "width", "preview", "source", "outputs"])
+def test_results_that_lack_what_they_must_have_are_a_difference(unpacked, tmp_path, column):
+    """A file that somebody has worked on, and that can be read."""
+    output = tmp_path / "finished"
+    shutil.copytree(unpacked / "finished", output)
+    (tmp_path / "d.csv").write_text("id,output_sha256,decision\n")
+    for path in [*output.glob(FILES["shard"]), *output.glob(FILES["published"])]:
+        table = pq.read_table(path)
+        empty = pa.nulls(len(table), table.schema.field(column).type)
+        pq.write_table(table.set_column(table.schema.get_field_index(column), table.schema.field(column), empty), path)
+    for command in COMMANDS:
+        done = run(command, output, tmp_path)
+        assert done.exception is None or isinstance(done.exception, SystemExit), (command, done.exception)
+        if command == "verify" and column in ("primary_image", "artifact", "width"):
+            assert done.exit_code == 3
+            assert "names no picture" in done.output
