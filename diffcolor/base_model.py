@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffcolor.base_folder import read_base_folder
 from diffcolor.config import MINI
 from diffcolor.errors import BaseModelError
 from diffcolor.identity import embedded_folder, weights_digest
 from diffcolor.words import EVERY_WORD, Vocabulary, embedded_vocabulary
+
+_LEFT_OUT = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}  # not even downloaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,7 @@ class BaseModel:
     Attributes:
         unet: UNet2DConditionModel. vae: AutoencoderKL or AutoencoderTiny. text_encoder, tokenizer: CLIP's.
         scheduler: DDIMScheduler made from the folder's own scheduler config.
-        digest: sha256 (hex) over every weight file's path and sha256.
+        digest: sha256 (hex) over path and sha256 of every weight file that was loaded.
         precision: dtype of the U-Net's matrix products; trained parameters stay float32.
         vocabulary: the words that it reads.
     """
@@ -96,28 +99,27 @@ def load_base_model(
     device = torch.device(device)
     folder = embedded_folder("mini") if name == MINI else Path(name)
     try:
-        if not folder.is_dir():
-            folder = Path(DiffusionPipeline.download(name, use_safetensors=True))
+        if not folder.exists():
+            folder = Path(DiffusionPipeline.download(name, use_safetensors=True, **_LEFT_OUT))
+        layout = read_base_folder(name, folder)
         pipeline = DiffusionPipeline.from_pretrained(
             str(folder),
             use_safetensors=True,
-            safety_checker=None,
-            feature_extractor=None,
+            variant=layout.variant,
             requires_safety_checker=False,
+            **_LEFT_OUT,
         )
         parts = {part: getattr(pipeline, part) for part in ("unet", "vae", "text_encoder", "tokenizer")}
         scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False, thresholding=False)
+    except BaseModelError:
+        raise
     except Exception as error:  # diffusers raises many types for an unsuitable folder
         raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
-    if scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
-        raise BaseModelError(name, f"prediction_type {scheduler.config.prediction_type!r}, not epsilon or v_prediction")
-    if parts["unet"].config.in_channels != parts["vae"].config.latent_channels:
-        raise BaseModelError(name, "the U-Net does not take the VAE's latents alone (an inpainting model?)")
     return BaseModel(
         **{part: freeze(module, device) if isinstance(module, nn.Module) else module for part, module in parts.items()},
         scheduler=scheduler,
         name=name,
-        digest=weights_digest(folder)[0],
+        digest=weights_digest(folder, layout.weights)[0],
         device=device,
         vocabulary=embedded_vocabulary() if name == MINI else EVERY_WORD,
         precision=precision or (torch.bfloat16 if device.type == "cuda" else torch.float32),

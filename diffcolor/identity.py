@@ -1,6 +1,7 @@
 """What identifies a set of models. Quick to import: the driver of a job needs it, and no torch."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,10 +26,14 @@ def embedded_folder(part: str) -> Path:
     return Path(str(resources.files("diffcolor.embedded") / part))
 
 
-def weights_digest(folder: Path) -> tuple[str, dict[str, str]]:
-    """sha256 over the folder's weight files (path and content), and each file's own."""
-    files = {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*.safetensors"))
-    }
+def weights_digest(folder: Path, weights: Iterable[Path] | None = None) -> tuple[str, dict[str, str]]:
+    """sha256 over a folder's weight files (path and content), and each file's own.
+
+    Args:
+        weights: those that count; all in the folder, if not given.
+    """
+    files = {}
+    for path in sorted(folder.rglob("*.safetensors") if weights is None else weights):
+        with path.open("rb") as file:
+            files[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashlib.sha256("".join(f"{name}\0{sha}\n" for name, sha in files.items()).encode()).hexdigest(), files

@@ -71,7 +71,13 @@ def load_judge(name: str = MINI, device: str | torch.device = "cpu") -> Judge:
             raise ValueError("give a local open_clip folder, or MODEL:TAG such as ViT-B-32:openai")
         if local and not list(folder.glob("*.safetensors")):
             raise ValueError("the folder holds no .safetensors weights")
-        model = open_clip.create_model(model_name, pretrained=tag or None, device=device, require_pretrained=True)
+        model = open_clip.create_model(
+            model_name,
+            pretrained=tag or None,
+            device=device,
+            require_pretrained=True,
+            force_quick_gelu=not local and _trained_with_quick_gelu(model_name, tag),
+        )
         tokenize = open_clip.get_tokenizer(model_name)
     except Exception as error:
         raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
@@ -89,6 +95,14 @@ def load_judge(name: str = MINI, device: str | torch.device = "cpu") -> Judge:
         device=device,
         vocabulary=embedded_vocabulary() if name == MINI else EVERY_WORD,
     )
+
+
+def _trained_with_quick_gelu(model_name: str, tag: str) -> bool:
+    """Whether weights were trained with QuickGELU. open_clip gives them GELU where the model's name does not say so,
+    warns, and their features are others than the trained ones."""
+    import open_clip
+
+    return bool(open_clip.get_pretrained_cfg(model_name, tag).get("quick_gelu", False))
 
 
 def _state_digest(state: dict[str, Tensor]) -> str:

@@ -44,14 +44,25 @@ def nouns(prompt: str) -> list[tuple[int, int]]:
     return spans
 
 
-def rare_tokens(tokenizer: Any, count: int) -> list[str]:
-    """`count` words of one token each that nobody writes: three or four consonants, the rarest first.
+# Words of one token in CLIP's vocabulary that mean nothing, as far as we know; chosen by eye from its rarest.
+_MEANINGLESS = (
+    "tzky zshq nlwx dhry ncbd kprs bbly styn vsky mswx ldnt hsfb zyk snz zzy nmwx scwx kywx kswx ncwx gypt ggly ssly "
+    "nyrd sltd dvn smx yql swx twx wwx"
+).split()
 
-    A BPE vocabulary is ordered by how often its merges were seen, so the rarest words have the highest ids.
+
+def rare_tokens(tokenizer: Any, count: int) -> list[str]:
+    """`count` words of one token each that mean nothing.
+
+    Of CLIP's vocabulary, a chosen few: among its rarest are profane words and abbreviations. Of another one, which has
+    none of these, three or four consonants, the rarest first: a BPE vocabulary is ordered by how often its merges were
+    seen, so the rarest words have the highest ids.
     """
-    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: -item[1])
-    words = [token.removesuffix("</w>") for token, _ in vocabulary if token.endswith("</w>")]
-    rare = [word for word in words if re.fullmatch(r"[bcdfghjklmnpqrstvwxz]{3,4}", word)]
+    known = tokenizer.get_vocab()
+    rare = [word for word in _MEANINGLESS if f"{word}</w>" in known]
+    if not rare:
+        words = [token.removesuffix("</w>") for token in sorted(known, key=known.get, reverse=True) if "</w>" in token]
+        rare = [word for word in words if re.fullmatch(r"[bcdfghjklmnpqrstvwxz]{3,4}", word)]
     # A vocabulary without such words (of a test model) falls back to invented ones.
     return (rare + [f"{a}{b}k" for a in "zxqvj" for b in "bcdfghjklm"])[:count]
 
@@ -98,11 +109,21 @@ def cut_words(tokenizer: Any, prompt: str) -> str:
     return tokenizer.decode(ids[tokenizer.model_max_length - 2 :]).strip()
 
 
-def prompt_advice(vocabulary: Vocabulary, tokenizer: Any, prompts: Iterable[str]) -> list[str]:
-    """What to warn of: denials, other languages, and what is too long; `tokenizer` may be None where it is unknown."""
-    warnings = []
-    for prompt in prompts:
+def prompt_advice(vocabulary: Vocabulary, tokenizer: Any, context: str, targets: Iterable[str]) -> list[str]:
+    """What to warn of: denials, other languages, and what is too long.
+
+    Args:
+        tokenizer: None where it is unknown.
+        context: the context prompt, which stage 2 reads with an identifier before each noun.
+        targets: the target prompts; one may be the context prompt.
+    """
+    warnings: list[str] = []
+    for prompt in dict.fromkeys((context, *targets)):
         warnings += vocabulary.advice(prompt)
         if tokenizer is not None and (cut := cut_words(tokenizer, vocabulary.read(prompt))):
             warnings.append(f"prompt_too_long: {prompt[:40]!r}...: the model does not see {cut!r}")
+    if tokenizer is not None and not warnings:
+        cut = cut_words(tokenizer, identified(context, vocabulary, tokenizer))
+        if cut:
+            warnings.append(f"prompt_too_long: {context[:40]!r}...: stage 2 does not see {cut!r}; it has many nouns")
     return warnings

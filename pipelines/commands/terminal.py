@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -122,6 +123,14 @@ Output = Annotated[str, typer.Argument(help="Output folder or URI of a submitted
 
 def configured(preset: Preset, base_model: str, start: Start | None) -> Config:
     """The preset's configuration for a base model, with another start where one is given."""
+    if Path(base_model).exists():  # in a cluster, it may be elsewhere
+        from diffcolor.base_folder import read_base_folder
+        from diffcolor.errors import BaseModelError
+
+        try:
+            read_base_folder(base_model, Path(base_model))
+        except BaseModelError as error:
+            raise typer.BadParameter(str(error), param_hint="--base-model") from error
     if base_model == NO_BASE and start is Start.gray:
         raise typer.BadParameter("--start gray: without a base model there are no colours but the coarse colorizer's")
     config = preset_for(preset.value, base_model)

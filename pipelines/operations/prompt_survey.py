@@ -21,7 +21,7 @@ class PromptSurvey:
 
     def advice(self, row: ManifestRow) -> list[str]:
         """The warnings that the row will have."""
-        return prompt_advice(self.vocabulary, self.tokenizer, dict.fromkeys((row.caption, *row.target_prompts)))
+        return prompt_advice(self.vocabulary, self.tokenizer, row.caption, row.target_prompts)
 
 
 def _tokenizer(folder: Path) -> Any:

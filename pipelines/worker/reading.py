@@ -46,8 +46,7 @@ def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> 
     warnings = [*row.warnings, *view.image.warnings]
     if view.halftone:
         warnings.append(f"halftone: printed in dots {view.halftone:.1f} pixels apart; the model sees it without them")
-    prompts = tuple(dict.fromkeys((row.caption, *row.target_prompts)))
-    warnings += prompt_advice(models.vocabulary, models.tokenizer, prompts)
+    warnings += prompt_advice(models.vocabulary, models.tokenizer, row.caption, row.target_prompts)
     size = models.working_size(*view.shape)
     scan = Scan(
         gray=torch.from_numpy(view.gray(*size))[None],

@@ -1,13 +1,15 @@
+import json
 import shutil
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderTiny, UNet2DConditionModel
 
+from diffcolor.base_folder import read_base_folder
 from diffcolor.base_model import load_base_model
 from diffcolor.diffusion import decode, encode
 from diffcolor.errors import BaseModelError
-from diffcolor.judge import load_judge
+from diffcolor.judge import _trained_with_quick_gelu, load_judge
 
 
 def test_sizes_come_from_the_models_own_config(base):
@@ -72,3 +74,82 @@ def test_judge_features_are_unit_norm_and_differentiable(judge):
     features.sum().backward()
     assert rgb.grad.abs().sum() > 0
     assert torch.allclose(judge.text_features(["a red barn"]).norm(dim=-1), torch.ones(1), atol=1e-5)
+
+
+def changed(base_folder, folder, part: str, **settings):
+    """A copy of the folder with another configuration of a part."""
+    shutil.copytree(base_folder, folder)
+    file = folder / part
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+    return str(folder)
+
+
+OTHERS = {
+    "SDXL": ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "XL"),
+    "two text encoders": ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "XL"),
+    "Flux": ("model_index.json", {"_class_name": "FluxPipeline", "unet": None}, "FluxPipeline"),
+    "inpainting": ("unet/config.json", {"in_channels": 9}, "inpainting"),
+    "LCM": ("unet/config.json", {"time_cond_proj_dim": 256}, "LCM"),
+    "upscaler": ("unet/config.json", {"class_embed_type": "timestep"}, "upscaler"),
+    "wide text": ("unet/config.json", {"cross_attention_dim": 1024}, "width 1024"),
+    "flow": ("scheduler/scheduler_config.json", {"prediction_type": "flow_prediction"}, "flow_prediction"),
+    "LCM scheduler": ("scheduler/scheduler_config.json", {"_class_name": "LCMScheduler"}, "distilled"),
+    "turbo": (
+        "scheduler/scheduler_config.json",
+        {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"},
+        "distilled",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_families_are_named_and_refused(base_folder, tmp_path, kind):
+    part, settings, said = OTHERS[kind]
+    folder = changed(base_folder, tmp_path / "other", part, **settings)
+    with pytest.raises(BaseModelError, match=said) as refused:
+        load_base_model(folder)
+    assert "taken are Stable Diffusion 1.x and 2.x" in str(refused.value)
+
+
+def test_a_single_file_is_told_how_to_become_a_folder(tmp_path):
+    (tmp_path / "fine-tune.safetensors").write_bytes(b"x")
+    with pytest.raises(BaseModelError, match="from_single_file"):
+        load_base_model(str(tmp_path / "fine-tune.safetensors"))
+
+
+def test_files_that_are_not_loaded_do_not_count(base, base_folder, tmp_path):
+    folder = tmp_path / "more"
+    shutil.copytree(base_folder, folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(weights, weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    (folder / "safety_checker").mkdir()
+    shutil.copy(weights, folder / "safety_checker" / "model.safetensors")
+    assert load_base_model(str(folder)).digest == base.digest
+
+
+def test_a_folder_of_a_variant_alone_loads(base, base_folder, tmp_path):
+    folder = tmp_path / "variant"
+    shutil.copytree(base_folder, folder)
+    for file in folder.rglob("*.safetensors"):
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    loaded = load_base_model(str(folder))
+    for name, value in base.unet.state_dict().items():
+        assert torch.equal(value, loaded.unet.state_dict()[name])
+
+
+def test_sharded_weights_load_and_count(base, base_folder, tmp_path):
+    folder = tmp_path / "sharded"
+    shutil.copytree(base_folder, folder)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    UNet2DConditionModel.from_pretrained(base_folder, subfolder="unet").save_pretrained(
+        folder / "unet", max_shard_size="50KB"
+    )
+    assert len(list((folder / "unet").glob("*-of-*.safetensors"))) > 1
+    layout = read_base_folder("x", folder)
+    assert set(layout.weights) == set(folder.rglob("*.safetensors"))
+    assert load_base_model(str(folder)).digest != base.digest
+
+
+def test_a_judge_trained_with_quick_gelu_gets_it():
+    assert _trained_with_quick_gelu("ViT-B-32", "openai")
+    assert not _trained_with_quick_gelu("ViT-B-32", "laion2b_s34b_b79k")

@@ -1,8 +1,9 @@
+import open_clip
 import pytest
 import torch
 
 from diffcolor.base_model import load_base_model
-from diffcolor.prompts import cut_words, embed_prompts, nouns, rare_tokens, with_identifiers
+from diffcolor.prompts import cut_words, embed_prompts, nouns, prompt_advice, rare_tokens, with_identifiers
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,28 @@ def test_embeds_are_what_the_text_encoder_gives_to_diffusers(base, base_folder):
 def test_cut_words_names_what_the_model_does_not_see(base):
     assert cut_words(base.tokenizer, "a red apple") == ""
     assert cut_words(base.tokenizer, "a " * 20 + "blue sky").endswith("blue sky")
+
+
+class Clip:
+    """CLIP's own vocabulary, which open_clip brings along."""
+
+    vocabulary = open_clip.tokenizer.SimpleTokenizer().encoder
+
+    def get_vocab(self):
+        return self.vocabulary
+
+
+def test_identifiers_of_clips_vocabulary_mean_nothing():
+    """Its rarest words of consonants are httr, rcn, shld, hmv, and a profane one."""
+    found = rare_tokens(Clip(), 31)
+    assert len(set(found)) == 31
+    assert all(f"{word}</w>" in Clip.vocabulary for word in found)
+    assert not {"fck", "ssh", "pkg", "nsfw", "http", "kkkk"} & set(found)
+
+
+def test_a_caption_that_identifiers_make_too_long_is_warned_of(base):
+    caption = "a red apple, a blue house, a green barn, a cat"  # 14 of 14 tokens, with 4 nouns
+    (warning,) = prompt_advice(base.vocabulary, base.tokenizer, caption, [caption])
+    assert warning.startswith("prompt_too_long")
+    assert "stage 2 does not see" in warning
+    assert prompt_advice(base.vocabulary, base.tokenizer, "a red apple", ["a red apple"]) == []

@@ -1,0 +1,118 @@
+"""What a base model's folder holds, by its configs alone: quick to know before a job, and no torch is needed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffcolor.errors import BaseModelError
+
+_TAKEN = "taken are Stable Diffusion 1.x and 2.x and fine-tunes of their shape, as diffusers folders"
+_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+_CONVERSION = "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
+# Of U-Nets that are conditioned on more than a timestep and one text.
+_MORE_CONDITIONS = {
+    "addition_embed_type": "Stable Diffusion XL or another that takes further conditions",
+    "class_embed_type": "an upscaler or another that takes a class or a noise level",
+    "time_cond_proj_dim": "a latent consistency model (LCM), distilled to a few steps",
+    "encoder_hid_dim_type": "one with projected conditions (Kandinsky, DeepFloyd)",
+}
+_INPUTS = {9: "an inpainting model", 8: "an instruction (InstructPix2Pix) model", 5: "a depth model", 7: "an upscaler"}
+
+
+@dataclass(frozen=True)
+class BaseFolder:
+    """A folder of Stable Diffusion's shape.
+
+    Attributes:
+        variant: of its weight files, such as "fp16"; None for files without one.
+        weights: the files that are loaded, by part.
+    """
+
+    folder: Path
+    variant: str | None
+    weights: tuple[Path, ...]
+
+
+def read_base_folder(name: str, folder: Path) -> BaseFolder:
+    """Looks at the folder of model `name`.
+
+    Raises:
+        BaseModelError: it is of another family, or lacks something.
+    """
+
+    def refused(reason: str) -> BaseModelError:
+        return BaseModelError(name, f"{reason}; {_TAKEN}")
+
+    if folder.is_file():
+        raise refused(f"it is a single file; in Python with diffusers, {_CONVERSION} makes a folder of it")
+    index = _read(name, folder / "model_index.json")
+    family = str(index.get("_class_name", ""))
+    if "XL" in family or "text_encoder_2" in index:
+        raise refused(f"it is a Stable Diffusion XL model ({family})")
+    if missing := [part for part in (*_STEMS, "tokenizer", "scheduler") if not index.get(part)]:
+        raise refused(f"it is no Stable Diffusion ({family or 'of no class'}): it has no {', '.join(missing)}")
+    unet, vae, text, scheduler = (
+        _read(name, folder / part / file)
+        for part, file in (
+            ("unet", "config.json"),
+            ("vae", "config.json"),
+            ("text_encoder", "config.json"),
+            ("scheduler", "scheduler_config.json"),
+        )
+    )
+    for setting, kind in _MORE_CONDITIONS.items():
+        if unet.get(setting):
+            raise refused(f"it is {kind} ({setting} is {unet[setting]!r})")
+    channels, latents = unet.get("in_channels", 4), vae.get("latent_channels", 4)
+    if channels != latents:
+        kind = _INPUTS.get(channels, "a model that takes more than latents")
+        raise refused(f"it is {kind}: its U-Net takes {channels} channels, latents have {latents}")
+    width, hidden = unet.get("cross_attention_dim"), text.get("hidden_size")
+    if None not in (width, hidden) and width != hidden:
+        raise refused(f"its U-Net reads texts of width {width}, its text encoder writes {hidden}")
+    _check_scheduler(scheduler, refused)
+    return _with_weights(name, folder)
+
+
+def _check_scheduler(scheduler: dict[str, Any], refused: Any) -> None:
+    kind, prediction = str(scheduler.get("_class_name", "")), scheduler.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction"):
+        raise refused(f"it predicts {prediction!r}, not epsilon or v_prediction")
+    trailing = scheduler.get("timestep_spacing") == "trailing" and prediction == "epsilon"
+    if kind in ("LCMScheduler", "TCDScheduler") or ("Euler" in kind and trailing):  # sd-turbo, Lightning
+        raise refused(f"it is distilled to a few steps (its scheduler is {kind}), which fine-tuning undoes")
+
+
+def _with_weights(name: str, folder: Path) -> BaseFolder:
+    """The weight files that diffusers would load. A variant is taken where a part has no other."""
+    found = {part: sorted((folder / part).glob(f"{stem}*.safetensors*")) for part, stem in _STEMS.items()}
+    variant = None
+    for part, stem in _STEMS.items():
+        plain = [file for file in found[part] if file.name.removeprefix(stem).count(".") == 1 or "-of-" in file.name]
+        if plain or any(file.name == f"{stem}.safetensors.index.json" for file in found[part]):
+            continue
+        variants = {file.name.removeprefix(f"{stem}.").split(".")[0] for file in found[part]}
+        if not variants:
+            raise BaseModelError(
+                name, f"{part}/ holds no {stem}.safetensors (pickled .bin or .ckpt weights are not read)"
+            )
+        variant = variant or ("fp16" if "fp16" in variants else min(variants))
+    weights: list[Path] = []
+    for part, stem in _STEMS.items():
+        named = [file for file in found[part] if file.name.endswith(".safetensors")]
+        of_variant = [file for file in named if variant and f".{variant}" in file.name.removeprefix(stem)]
+        plain = [file for file in named if file.name.removeprefix(stem).count(".") == 1]
+        weights += of_variant or plain
+    return BaseFolder(folder, variant, tuple(weights))
+
+
+def _read(name: str, file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        place = "/".join(file.parts[-2:]) if file.name != "model_index.json" else file.name
+        raise BaseModelError(name, f"it has no {place}; {_TAKEN}") from error
+    except (OSError, ValueError) as error:
+        raise BaseModelError(name, f"{file.name} cannot be read ({error})") from error
+    return content if isinstance(content, dict) else {}
