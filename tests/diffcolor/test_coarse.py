@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffcolor.coarse import load_coarse
+from diffcolor.coarse import load_coarse, stretch_chroma
 from diffcolor.colorize import fit, recolor
 from diffcolor.config import NO_BASE, FitConfig, SampleConfig, digest, preset_for
 from diffcolor.diffusion import encode
@@ -47,6 +47,32 @@ def test_pictures_together_are_what_each_is_alone(coarse):
     together = coarse.colorize(gray, WORDS)
     alone = torch.cat([coarse.colorize(gray[k : k + 1], [WORDS[k]]) for k in range(3)])
     assert (together - alone).abs().max() < 1e-4
+
+
+def test_chroma_is_stretched_and_hue_is_kept():
+    even = torch.tensor([12.0, -5.0])[None, :, None, None].expand(1, 2, 64, 96)
+    assert torch.allclose(stretch_chroma(even), even, atol=1e-4), "nothing differs"
+    ab = even.clone()
+    ab[..., 48:] *= 4
+    stretched = stretch_chroma(torch.cat([ab, even]))
+    assert torch.allclose(stretched[1:], even, atol=1e-4), "each picture by itself"
+    ratio = stretched[0] / ab[0]
+    assert torch.allclose(ratio[0], ratio[1], atol=1e-5), "the hue is kept"
+    assert ratio[0, 32, 8] < 0.6
+    assert 0.9 < ratio[0, 32, 90] < 1.1
+    assert (stretch_chroma(torch.zeros(1, 2, 5, 7)) == 0).all()
+    mounted = torch.nn.functional.pad(ab, (32, 32, 32, 32))
+    assert torch.allclose(stretch_chroma(mounted)[0, 0, 64, 120], stretched[0, 0, 32, 88], rtol=0.05)
+
+
+def test_told_nothing_it_is_paler(coarse, monkeypatch):
+    gray = grays(1)
+    before = coarse.colorize(gray, [""])
+    told = coarse.colorize(gray, ["a red barn"])
+    monkeypatch.setattr("diffcolor.coarse.UNTOLD_GAIN", 0.45)
+    ratio = (coarse.colorize(gray, [""]) - gray).abs().mean() / (before - gray).abs().mean()
+    assert 0.4 < ratio < 0.6
+    assert torch.equal(coarse.colorize(gray, ["a red barn"]), told)
 
 
 def test_how_unsure_it_is_changes_nothing_and_is_always_the_same(coarse):
