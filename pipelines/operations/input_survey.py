@@ -3,10 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
+from diffcolor.coarse import CoarseColorizer, load_coarse
+from diffcolor.geometry import fitting_size
+from diffcolor.negatives import LIMIT, negative_odds
 from manifests.schema import ManifestRow
 from pipelines.images.errors import InputImageError
 from pipelines.images.formats.codecs import format_for
@@ -15,6 +20,12 @@ from pipelines.store.retry import Patience
 from pipelines.worker.reading import read_scan
 
 _PATIENCE = Patience(total=30.0)
+_SEEN = 1 << 16  # pixels
+
+
+@cache
+def _coarse() -> CoarseColorizer:
+    return load_coarse()
 
 
 @dataclass(kw_only=True)
@@ -56,6 +67,9 @@ class InputSurvey:
         self.warnings.update({warning.split(":")[0] for warning in image.warnings})
         if view.halftone:
             self.warnings["halftone"] += 1
+        small = view.gray(*fitting_size(*view.shape, _SEEN))
+        if not row.negative and negative_odds(_coarse(), torch.from_numpy(small)[None]) > LIMIT:
+            self.warnings["likely_negative"] += 1
         if view.regions and not row.regions:
             self.sheets += 1
         self.megapixels.append(image.gray.size / 1e6)

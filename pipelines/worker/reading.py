@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import torch
 
 from diffcolor.models import Models
+from diffcolor.negatives import LIMIT, negative_odds
 from diffcolor.prompts import prompt_advice
 from diffcolor.reference import Reference
 from diffcolor.scan import Scan
@@ -48,8 +49,11 @@ def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> 
         warnings.append(f"halftone: printed in dots {view.halftone:.1f} pixels apart; the model sees it without them")
     warnings += prompt_advice(models.vocabulary, models.tokenizer, row.caption, row.target_prompts)
     size = models.working_size(*view.shape)
+    gray = torch.from_numpy(view.gray(*size))[None]
+    if not row.negative and negative_odds(models.coarse, gray) > LIMIT:
+        warnings.append("likely_negative: if the scan is a negative, say so: --negative, or the column 'negative'")
     scan = Scan(
-        gray=torch.from_numpy(view.gray(*size))[None],
+        gray=gray,
         context_prompt=row.caption,
         anti_color_prompts=row.anti_color_prompts or spec.config.fit.anti_color_prompts,
         seed=row.seed,

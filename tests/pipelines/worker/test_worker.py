@@ -373,3 +373,12 @@ def test_without_a_base_model_every_row_has_its_picture_and_its_artifact(spec, t
     assert record["method"]["base_model"] == NO_BASE
     assert record["method"]["scheduler"] is None
     assert len(record["method"]["coarse_digest"]) == 64
+
+
+def test_a_likely_negative_is_warned_of_unless_it_is_declared(worker, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.worker.reading.negative_odds", lambda _coarse, _gray: 9.0)
+    for name in "ab":
+        write_picture(tmp_path / f"{name}.png", 1)
+    results = {one.id: one for one in worker.process(tasks(tmp_path, [row("a"), row("b", negative=True)]))}
+    assert [warning.partition(":")[0] for warning in results["a"].warnings].count("likely_negative") == 1
+    assert not any("likely_negative" in warning for warning in results["b"].warnings)
