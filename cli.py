@@ -1,6 +1,7 @@
 """`diffcolor-batch`: the commands of `pipelines/commands/` under one name."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,12 +12,12 @@ from pipelines.commands.exit_codes import HELP, ExitCode
 from pipelines.commands.manifest import app as manifest_app
 from pipelines.commands.planning import app as planning_app
 from pipelines.commands.runs import app as runs_app
+from pipelines.commands.settings import FILE, PREFIX, described, read_settings
 from pipelines.commands.submit import app as submit_app
 
 app = typer.Typer(
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": PREFIX},
     help="Colorize archives of gray photographs by text (DiffColor). The scan's luminance is kept exactly.",
     epilog=HELP,
 )
@@ -30,13 +31,35 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def main(
+    context: typer.Context,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"TOML file with options of any command. Default: {FILE} in the current folder, if there is one."
+        ),
+    ] = None,
+    print_settings: Annotated[
+        bool, typer.Option("--print-settings", help="Print what that file and DIFFCOLOR_* variables set, and exit.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    file = settings or Path(FILE)
+    if settings or file.is_file():
+        try:
+            context.default_map = read_settings(context.command, file)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--settings") from error
+    if print_settings:
+        for line in described(context.command, context.default_map or {}):
+            typer.echo(line)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(ExitCode.USAGE)
 
 
 app.add_typer(submit_app)

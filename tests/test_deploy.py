@@ -2,8 +2,12 @@
 
 import copy
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -14,6 +18,9 @@ from referencing import Registry, Resource
 from typer.main import get_command
 
 import cli
+from pipelines.job import GRACE_SECONDS
+from tests.conftest import write_picture
+from tests.processes import finish
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
@@ -183,7 +190,9 @@ _LOOKS_SECRET = re.compile(
 _NAMES_SECRET = re.compile(r"secret|token|passw|credential|access_?key|private_?key|api_?key", re.IGNORECASE)
 
 
-@pytest.mark.parametrize("path", sorted([*DEPLOY.iterdir(), GUIDE]), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted([*(path for path in DEPLOY.rglob("*") if path.is_file()), GUIDE]), ids=lambda path: path.name
+)
 def test_nothing_looks_like_a_secret(path):
     assert not _LOOKS_SECRET.search(path.read_text())
     for document in FILES.get(path.name, []):
@@ -244,3 +253,43 @@ def test_every_command_line_is_one_the_program_takes(found):
         assert name in command.commands, f"there is no command {name}"
         command = command.commands[name]
     command.make_context(name, arguments)
+
+
+# Without a cluster ---------------------------------------------------------------------------------------------------
+
+FOLDER_SH = DEPLOY / "folder.sh"
+UNITS = sorted((DEPLOY / "systemd").iterdir())
+
+
+def test_the_script_has_nothing_that_shellcheck_minds():
+    subprocess.run([Path(sys.executable).with_name("shellcheck"), FOLDER_SH], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_the_units_are_as_systemd_wants_them(tmp_path):
+    for unit in UNITS:
+        text = unit.read_text().replace("/opt/diffcolor-batch/folder.sh", str(FOLDER_SH))
+        (tmp_path / unit.name).write_text(text)
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", *(tmp_path / unit.name for unit in UNITS)], capture_output=True, text=True
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_systemd_waits_longer_than_the_grace():
+    service = (DEPLOY / "systemd" / "diffcolor-batch.service").read_text()
+    assert int(re.search(r"^TimeoutStopSec=(\d+)$", service, re.MULTILINE)[1]) > GRACE_SECONDS
+
+
+def test_a_folder_is_colorized_and_the_next_night_only_what_is_new(tmp_path, processes):
+    """The script as cron runs it, with the settings in the folder."""
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    settings = 'base-model = "none"\nworkers = 1\ndefault-caption = "a photograph"\n'
+    (scans / "diffcolor-batch.toml").write_text(f"[submit]\n{settings}")
+    environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for night in range(3):
+        write_picture(scans / f"{night}.png", night)
+        (scans / "captions.csv").write_text("file,caption\n0.png,a barn\n")
+        finish(processes.start([FOLDER_SH, scans, out], environment), 0)
+        assert len(list((out / "images").iterdir())) == night + 1

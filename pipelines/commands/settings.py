@@ -1,0 +1,89 @@
+"""`diffcolor-batch.toml` and `DIFFCOLOR_*`: options of any command, so that a scheduled job is a short line.
+
+    [submit]
+    output = "s3://archive/colorized"
+    images-per-step = 8
+
+The command line counts before an environment variable (`DIFFCOLOR_SUBMIT_IMAGES_PER_STEP`), that before the file.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+FILE = "diffcolor-batch.toml"
+PREFIX = "DIFFCOLOR"
+
+
+def read_settings(command: Any, file: Path) -> dict[str, Any]:
+    """The file's settings, for click's `default_map`: by command, then by parameter.
+
+    Args:
+        command: the whole command line, a click group.
+
+    Raises:
+        ValueError: the file cannot be read, or names what is not there; with the remedy.
+    """
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    return _group(command, tables, file, ())
+
+
+def _group(command: Any, tables: Mapping[str, Any], file: Path, path: tuple[str, ...]) -> dict[str, Any]:
+    found = {}
+    for name, table in tables.items():
+        where = ".".join((*path, name))
+        if name not in command.commands:
+            raise ValueError(f"{file}: [{where}] is no command{_nearest(name, command.commands)}")
+        if not isinstance(table, dict):
+            raise ValueError(f"{file}: {where} is no option; write a table [{where}] with its options")
+        part = command.commands[name]
+        found[name] = (_group if hasattr(part, "commands") else _options)(part, table, file, (*path, name))
+    return found
+
+
+def _options(command: Any, table: Mapping[str, Any], file: Path, path: tuple[str, ...]) -> dict[str, Any]:
+    known, found = dict(_names(command)), {}
+    for name, value in table.items():
+        if name not in known:
+            raise ValueError(f"{file}: [{'.'.join(path)}] has no option {name!r}{_nearest(name, known)}")
+        if isinstance(value, dict):
+            raise ValueError(f"{file}: [{'.'.join(path)}] {name}: a value is wanted, not a table")
+        found[known[name]] = value
+    return found
+
+
+def _names(command: Any) -> Iterator[tuple[str, str]]:
+    """Names by which a command's options and arguments may be set, with their parameters'."""
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            yield parameter.name, parameter.name
+        for option in (*parameter.opts, *parameter.secondary_opts):
+            if option.startswith("--") and option != "--help":
+                yield option[2:], parameter.name
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(known))}"
+
+
+def described(command: Any, settings: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every setting as a line: command, option, value, and where it comes from."""
+    for name, part in command.commands.items():
+        own, place = settings.get(name, {}), (*path, name)
+        if hasattr(part, "commands"):
+            yield from described(part, own, place)
+            continue
+        for option, parameter in _names(part):
+            variable = "_".join((PREFIX, *place, parameter)).upper().replace("-", "_")
+            if variable in os.environ:
+                yield f"{' '.join(place)} {option} = {json.dumps(os.environ[variable])}  ({variable})"
+            elif parameter in own:
+                yield f"{' '.join(place)} {option} = {json.dumps(own[parameter], default=str)}  (the file)"
