@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import tempfile
 import zipfile
 from pathlib import Path
@@ -17,7 +18,8 @@ from pipelines.progress import Snapshot
 from pipelines.version import VERSION
 from tests.conftest import write_manifest, write_picture
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 runner = CliRunner()
 
 
@@ -143,3 +145,8 @@ def test_what_nobody_foresaw_ends_with_a_sentence_and_a_file(monkeypatch, capsys
     (file,) = tmp_path.iterdir()
     assert "Traceback" in file.read_text()
     assert "abc123" not in said.err + file.read_text()
+
+
+def test_the_page_of_commands_is_what_the_program_says():
+    made = runpy.run_path(str(ROOT / "docs" / "make_commands.py"))["page"]() + "\n"
+    assert made == (ROOT / "docs" / "commands.md").read_text(), "python docs/make_commands.py"
