@@ -19,8 +19,8 @@ import cli  # noqa: E402
 
 HEAD = """# Commands
 
-Made from the program by `python docs/make_commands.py`; `diffcolor-batch COMMAND --help` says the same. Every option can
-also stand in a settings file or in the environment, see [schedules](cluster.md#schedules).
+Made from the program by `python docs/make_commands.py`; `diffcolor-batch COMMAND --help` says the same. Every option
+can also stand in a settings file or in the environment, see [schedules](cluster.md#schedules).
 """
 
 
