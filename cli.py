@@ -12,7 +12,7 @@ from pipelines.commands.exit_codes import HELP, ExitCode
 from pipelines.commands.manifest import app as manifest_app
 from pipelines.commands.planning import app as planning_app
 from pipelines.commands.runs import app as runs_app
-from pipelines.commands.settings import FILE, PREFIX, described, read_settings
+from pipelines.commands.settings import FILE, PREFIX, described, found_here, read_settings
 from pipelines.commands.submit import app as submit_app
 
 app = typer.Typer(
@@ -43,14 +43,13 @@ def main(
     print_settings: Annotated[
         bool, typer.Option("--print-settings", help="Print what that file and DIFFCOLOR_* variables set, and exit.")
     ] = False,
-    version: Annotated[
+    print_version: Annotated[  # not "version": DIFFCOLOR_VERSION may well be set
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    file = settings or Path(FILE)
-    if settings or file.is_file():
+    if file := settings or found_here():
         try:
-            context.default_map = read_settings(context.command, file)
+            context.default_map = read_settings(context.command, file, is_trusted=settings is not None)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--settings") from error
     if print_settings:

@@ -1,22 +1,28 @@
 #!/bin/sh
-# Colorizes what is new in a folder of scans, for cron or systemd: folder.sh FOLDER OUTPUT
-# Captions come from FOLDER/captions.csv (of pictures that it leaves out: default-caption), all other settings from
-# FOLDER/diffcolor-batch.toml. OUTPUT is a folder or URI.
+# Colorizes what is new in a folder of scans, for cron or systemd: folder.sh FOLDER OUTPUT [SETTINGS]
+# Captions come from FOLDER/captions.csv; OUTPUT is a folder or URI; all else is in SETTINGS, a diffcolor-batch.toml that
+# whoever delivers scans cannot write.
 set -eu
 
-folder=${1:?usage: folder.sh FOLDER OUTPUT}
-output=${2:?usage: folder.sh FOLDER OUTPUT}
-cd "$folder"
+folder=$(cd "${1:?usage: folder.sh FOLDER OUTPUT [SETTINGS]}" && pwd)
+output=${2:?usage: folder.sh FOLDER OUTPUT [SETTINGS]}
+settings=${3:-}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
-set -- manifest build . -o "$output.parquet"
-if [ -f captions.csv ]; then
-    set -- "$@" --captions captions.csv
+set -- manifest build "$folder" -o "$work/scans.parquet"
+if [ -f "$folder/captions.csv" ]; then
+    set -- "$@" --captions "$folder/captions.csv"
 fi
+diffcolor-batch "$@"
+set -- submit "$work/scans.parquet" --output "$output"
+diffcolor-batch ${settings:+--settings "$settings"} "$@" &
+run=$!
+trap 'kill -TERM "$run"' TERM INT # passed on: images end or are checkpointed
 code=0
-diffcolor-batch "$@" || code=$?
-if [ "$code" -eq 3 ]; then # none of the captions has a picture yet
-    exit 0
-elif [ "$code" -ne 0 ]; then
-    exit "$code"
-fi
-exec diffcolor-batch submit "$output.parquet" --output "$output"
+wait "$run" || code=$?
+while kill -0 "$run" 2>/dev/null; do # a signal ends `wait`, not the run
+    code=0
+    wait "$run" || code=$?
+done
+exit "$code"

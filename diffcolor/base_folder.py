@@ -1,6 +1,7 @@
 """What a base model's folder holds, by its configs alone: quick to know before a job, and no torch is needed."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from diffcolor.errors import BaseModelError
 
 _TAKEN = "taken are Stable Diffusion 1.x and 2.x and fine-tunes of their shape, as diffusers folders"
+_WEIGHTS = re.compile(r"(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?\.safetensors")
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 _CONVERSION = "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
 # Of U-Nets that are conditioned on more than a timestep and one text.
@@ -86,25 +88,18 @@ def _check_scheduler(scheduler: dict[str, Any], refused: Any) -> None:
 
 def _with_weights(name: str, folder: Path) -> BaseFolder:
     """The weight files that diffusers would load. A variant is taken where a part has no other."""
-    found = {part: sorted((folder / part).glob(f"{stem}*.safetensors*")) for part, stem in _STEMS.items()}
-    variant = None
+    found: dict[str, dict[str, list[Path]]] = {}  # by part, then by variant ("" for none)
     for part, stem in _STEMS.items():
-        plain = [file for file in found[part] if file.name.removeprefix(stem).count(".") == 1 or "-of-" in file.name]
-        if plain or any(file.name == f"{stem}.safetensors.index.json" for file in found[part]):
-            continue
-        variants = {file.name.removeprefix(f"{stem}.").split(".")[0] for file in found[part]}
-        if not variants:
-            raise BaseModelError(
-                name, f"{part}/ holds no {stem}.safetensors (pickled .bin or .ckpt weights are not read)"
-            )
-        variant = variant or ("fp16" if "fp16" in variants else min(variants))
-    weights: list[Path] = []
-    for part, stem in _STEMS.items():
-        named = [file for file in found[part] if file.name.endswith(".safetensors")]
-        of_variant = [file for file in named if variant and f".{variant}" in file.name.removeprefix(stem)]
-        plain = [file for file in named if file.name.removeprefix(stem).count(".") == 1]
-        weights += of_variant or plain
-    return BaseFolder(folder, variant, tuple(weights))
+        found[part] = {}
+        for file in sorted((folder / part).glob(f"{stem}*.safetensors")):
+            if match := _WEIGHTS.fullmatch(file.name.removeprefix(stem)):
+                found[part].setdefault(match["variant"] or "", []).append(file)
+        if not found[part]:
+            raise BaseModelError(name, f"{part}/ holds no {stem}.safetensors (pickled weights, .bin, are not read)")
+    wanted = {min(some, key=lambda one: one != "fp16") for some in found.values() if "" not in some}
+    variant = min(wanted) if wanted else None
+    chosen = [some[variant or ""] if (variant or "") in some else next(iter(some.values())) for some in found.values()]
+    return BaseFolder(folder, variant, tuple(file for files in chosen for file in files))
 
 
 def _read(name: str, file: Path) -> dict[str, Any]:

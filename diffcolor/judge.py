@@ -83,7 +83,8 @@ def load_judge(name: str = MINI, device: str | torch.device = "cpu") -> Judge:
         raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
     preprocess = model.visual.preprocess_cfg
     size = preprocess["size"]
-    state = model.state_dict()
+    quick_gelu = not local and _trained_with_quick_gelu(model_name, tag)
+    digest = weights_digest(folder)[0] if local else _state_digest(model.state_dict(), quick_gelu)
     return Judge(
         model=freeze(model, device),
         tokenize=tokenize,
@@ -91,7 +92,7 @@ def load_judge(name: str = MINI, device: str | torch.device = "cpu") -> Judge:
         mean=torch.tensor(preprocess["mean"], device=device).view(3, 1, 1),
         std=torch.tensor(preprocess["std"], device=device).view(3, 1, 1),
         name=name,
-        digest=weights_digest(folder)[0] if local else _state_digest(state),
+        digest=digest,
         device=device,
         vocabulary=embedded_vocabulary() if name == MINI else EVERY_WORD,
     )
@@ -105,9 +106,9 @@ def _trained_with_quick_gelu(model_name: str, tag: str) -> bool:
     return bool(open_clip.get_pretrained_cfg(model_name, tag).get("quick_gelu", False))
 
 
-def _state_digest(state: dict[str, Tensor]) -> str:
-    """sha256 (hex) over names and tensors, for weights from open_clip's own cache."""
-    sha = hashlib.sha256()
+def _state_digest(state: dict[str, Tensor], quick_gelu: bool) -> str:
+    """sha256 (hex) over names and tensors, for weights from open_clip's own cache, and over how they are used."""
+    sha = hashlib.sha256(b"quick_gelu" if quick_gelu else b"")
     for name in sorted(state):
         sha.update(name.encode())
         sha.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

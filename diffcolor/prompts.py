@@ -109,20 +109,23 @@ def cut_words(tokenizer: Any, prompt: str) -> str:
     return tokenizer.decode(ids[tokenizer.model_max_length - 2 :]).strip()
 
 
-def prompt_advice(vocabulary: Vocabulary, tokenizer: Any, context: str, targets: Iterable[str]) -> list[str]:
+def prompt_advice(
+    vocabulary: Vocabulary, tokenizer: Any, context: str, targets: Iterable[str], *, is_fitted: bool = True
+) -> list[str]:
     """What to warn of: denials, other languages, and what is too long.
 
     Args:
         tokenizer: None where it is unknown.
         context: the context prompt, which stage 2 reads with an identifier before each noun.
         targets: the target prompts; one may be the context prompt.
+        is_fitted: whether there is a stage 2.
     """
     warnings: list[str] = []
     for prompt in dict.fromkeys((context, *targets)):
         warnings += vocabulary.advice(prompt)
         if tokenizer is not None and (cut := cut_words(tokenizer, vocabulary.read(prompt))):
             warnings.append(f"prompt_too_long: {prompt[:40]!r}...: the model does not see {cut!r}")
-    if tokenizer is not None and not warnings:
+    if is_fitted and tokenizer is not None and not cut_words(tokenizer, vocabulary.read(context)):
         cut = cut_words(tokenizer, identified(context, vocabulary, tokenizer))
         if cut:
             warnings.append(f"prompt_too_long: {context[:40]!r}...: stage 2 does not see {cut!r}; it has many nouns")

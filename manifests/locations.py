@@ -120,7 +120,14 @@ def redacted(uri: str) -> str:
 
 def without_secrets(text: str) -> str:
     """A message whose URIs, as a library may have quoted them anew, are redacted."""
-    return re.sub(r"[a-z0-9+]+://[^\s'\"]+", lambda uri: redacted(uri[0]), text)
+
+    def without(uri: re.Match[str]) -> str:
+        try:
+            return redacted(uri[0])
+        except ValueError:  # no URI after all
+            return uri[0].partition("?")[0].rpartition("@")[2]
+
+    return re.sub(r"[a-z0-9+]+://[^\s'\"]+", without, text, flags=re.IGNORECASE)
 
 
 def _redacted(uri: str) -> str:

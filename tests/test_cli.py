@@ -129,10 +129,10 @@ def test_without_a_base_model_there_is_no_gray_start(tmp_path):
 
 def test_what_nobody_foresaw_ends_with_a_sentence_and_a_file(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr("sys.argv", ["diffcolor-batch", "status", "s3://archive/out"])
+    monkeypatch.setattr("sys.argv", ["diffcolor-batch", "submit", "--on-end", "curl -H abc123", "\udcff.parquet"])
 
     def broken() -> None:
-        raise RuntimeError("no such thing at https://host/x?X-Amz-Signature=abc123")
+        raise RuntimeError("no such thing at HTTPS://host/x?X-Amz-Signature=abc123 or at https://[x]/y?a=abc123")
 
     monkeypatch.setattr(cli, "app", broken)
     with pytest.raises(SystemExit) as ended:

@@ -282,14 +282,14 @@ def test_systemd_waits_longer_than_the_grace():
 
 
 def test_a_folder_is_colorized_and_the_next_night_only_what_is_new(tmp_path, processes):
-    """The script as cron runs it, with the settings in the folder."""
+    """The script as cron runs it."""
     scans, out = tmp_path / "scans", tmp_path / "out"
     scans.mkdir()
     settings = 'base-model = "none"\nworkers = 1\ndefault-caption = "a photograph"\n'
-    (scans / "diffcolor-batch.toml").write_text(f"[submit]\n{settings}")
+    (tmp_path / "settings.toml").write_text(f"[submit]\n{settings}")
     environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for night in range(3):
         write_picture(scans / f"{night}.png", night)
         (scans / "captions.csv").write_text("file,caption\n0.png,a barn\n")
-        finish(processes.start([FOLDER_SH, scans, out], environment), 0)
+        finish(processes.start([FOLDER_SH, scans, out, tmp_path / "settings.toml"], environment), 0)
         assert len(list((out / "images").iterdir())) == night + 1

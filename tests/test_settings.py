@@ -52,6 +52,7 @@ def test_settings_are_printed_with_where_they_come_from(tmp_path, monkeypatch):
         ("submit = 3\n", "write a table [submit]"),
         ("[submit]\noutput = {a = 1}\n", "a value is wanted"),
         ("[submit\n", "cannot be read"),
+        ("[submit]\nno-mark = true\n", "did you mean 'mark'"),
     ],
 )
 def test_what_a_file_gets_wrong_is_named_with_its_remedy(tmp_path, monkeypatch, text, said):
@@ -68,3 +69,14 @@ def test_a_value_of_the_wrong_kind_is_the_options_own_error(tmp_path, monkeypatc
     done = CliRunner().invoke(cli.app, ["submit", "m.parquet", "--output", "out"])
     assert done.exit_code == 2
     assert "--images-per-step" in done.stderr
+
+
+@pytest.mark.parametrize("line", ['on-end = "rm -rf /"', 'env = ["A"]', 'address = "http://elsewhere:8265"'])
+def test_a_file_that_merely_lies_there_runs_and_sends_nothing(tmp_path, monkeypatch, line):
+    """It may have come with the scans."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "diffcolor-batch.toml").write_text(f"[submit]\n{line}\n")
+    refused = CliRunner().invoke(cli.app, ["status", "out"], env={"COLUMNS": "300"})
+    assert (refused.exit_code, "asked for: --settings" in refused.stderr) == (2, True)
+    asked = CliRunner().invoke(cli.app, ["--settings", "diffcolor-batch.toml", "--print-settings"])
+    assert line.partition(" ")[0] in asked.stdout

@@ -231,13 +231,13 @@ def report(
     ] = None,
 ) -> None:
     """Write the review page OUT/report/index.html. (Every job writes it when it ends.)"""
-    from pipelines.curation.report.report import page_of, write_report
+    from pipelines.curation.report.report import NoSuchPartError, page_of, write_report
 
     store = open_output(output)
     with reported():
         try:
             write_report(store, part)
-        except ValueError as error:
+        except NoSuchPartError as error:
             raise typer.BadParameter(str(error), param_hint="--part") from error
     typer.echo(f"{output.rstrip('/')}/{page_of((part or 1) - 1)}")
 

@@ -17,13 +17,24 @@ from typing import Any
 
 FILE = "diffcolor-batch.toml"
 PREFIX = "DIFFCOLOR"
+_UNSAFE = frozenset(("on_end", "address", "env", "allow_input", "allow_scheme"))
 
 
-def read_settings(command: Any, file: Path) -> dict[str, Any]:
+def found_here() -> Path | None:
+    """`diffcolor-batch.toml` of the current folder, if there is one."""
+    try:
+        return Path(FILE) if Path(FILE).is_file() else None
+    except OSError:  # a folder that we may not look into
+        return None
+
+
+def read_settings(command: Any, file: Path, is_trusted: bool) -> dict[str, Any]:
     """The file's settings, for click's `default_map`: by command, then by parameter.
 
     Args:
         command: the whole command line, a click group.
+        is_trusted: it was asked for by name. One that merely lies in the current folder may have come with the scans:
+            it sets nothing that runs commands, sends anything elsewhere or widens what a manifest may reach.
 
     Raises:
         ValueError: the file cannot be read, or names what is not there; with the remedy.
@@ -32,7 +43,11 @@ def read_settings(command: Any, file: Path) -> dict[str, Any]:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
-    return _group(command, tables, file, ())
+    settings = _group(command, tables, file, ())
+    if not is_trusted and (unsafe := _UNSAFE & {name for one in settings.values() for name in one}):
+        named = ", ".join(sorted(name.replace("_", "-") for name in unsafe))
+        raise ValueError(f"{file}: {named} counts only in a file that is asked for: --settings {file}")
+    return settings
 
 
 def _group(command: Any, tables: Mapping[str, Any], file: Path, path: tuple[str, ...]) -> dict[str, Any]:
@@ -64,7 +79,7 @@ def _names(command: Any) -> Iterator[tuple[str, str]]:
     for parameter in command.params:
         if parameter.param_type_name == "argument":
             yield parameter.name, parameter.name
-        for option in (*parameter.opts, *parameter.secondary_opts):
+        for option in parameter.opts:  # "mark = false" is how --no-mark is written
             if option.startswith("--") and option != "--help":
                 yield option[2:], parameter.name
 

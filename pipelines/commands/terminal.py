@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from diffcolor.config import NO_BASE, Config, Preset, Start, preset_for
+from diffcolor.config import MINI, NO_BASE, Config, Preset, Start, preset_for
 from pipelines.commands.exit_codes import ExitCode
 from pipelines.images.rules import Toned
 from pipelines.job import Device
@@ -123,7 +123,7 @@ Output = Annotated[str, typer.Argument(help="Output folder or URI of a submitted
 
 def configured(preset: Preset, base_model: str, start: Start | None) -> Config:
     """The preset's configuration for a base model, with another start where one is given."""
-    if Path(base_model).exists():  # in a cluster, it may be elsewhere
+    if base_model not in (MINI, NO_BASE) and Path(base_model).exists():  # in a cluster, it may be elsewhere
         from diffcolor.base_folder import read_base_folder
         from diffcolor.errors import BaseModelError
 

@@ -17,6 +17,7 @@ _STEP = 0.035  # of full scale, within 3 pixels: the least from a border to the 
 _SHARP = 0.7  # of each side of the picture has such a step
 _LINE = 0.6  # of each side stands out from the border
 _EVEN = 0.85  # of a border has no steps; the rest is writing and stamps
+_SECOND = 0.03  # of the sheet, at most, is what lies outside and is no writing: a second photograph
 _TONES = 0.15  # of full scale: how far apart the four sides of a border may be
 _STICKS_OUT = 0.15  # of a side, but for one of them: a thing on an even ground is no rectangle
 _THIN = 0.1  # of the sheet's shorter side: what is thinner is writing, a stamp, a perforation
@@ -83,6 +84,7 @@ def _within_border(sheet: NDArray[np.float32]) -> tuple[int, int, int, int] | No
     is_picture = (
         (bottom - top) * (right - left) >= _LEAST * sheet.size
         and border[outside].mean() >= _EVEN
+        and thing[outside].sum() <= _SECOND * sheet.size
         and sum(strip.size > 0 and strip.mean() > _STICKS_OUT for strip in beside) <= 1
         and min(sharp) >= _SHARP
     )

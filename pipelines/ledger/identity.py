@@ -38,7 +38,7 @@ def _fit_facts(row: ManifestRow) -> dict:
         "toned": row.toned,
     }
     # Without them, the digest is what it was before there were any.
-    return facts | {name: True for name in ("negative", "whole_sheet") if getattr(row, name)}
+    return facts | ({"negative": True} if row.negative else {})
 
 
 def fit_key(
@@ -69,6 +69,8 @@ def facts_digest(row: ManifestRow) -> str:
         named["color_places"] = [str(place) for place in row.color_places]
     if row.reference:
         named["reference"] = row.reference
+    if row.whole_sheet and not row.regions:  # of a fit, what was found on the sheet is the fact
+        named["whole_sheet"] = True
     return _digest({**named, "target_prompts": row.target_prompts, **_fit_facts(row)})
 
 

@@ -15,13 +15,13 @@ class PromptSurvey:
     """Loads what reads the prompts, which is quick; no weights."""
 
     def __init__(self, base_model: str = MINI) -> None:
-        embedded = base_model in (MINI, NO_BASE)
+        embedded, self.is_fitted = base_model in (MINI, NO_BASE), base_model != NO_BASE
         self.vocabulary = embedded_vocabulary() if embedded else EVERY_WORD
         self.tokenizer = _tokenizer(embedded_folder(MINI) if embedded else Path(base_model))
 
     def advice(self, row: ManifestRow) -> list[str]:
         """The warnings that the row will have."""
-        return prompt_advice(self.vocabulary, self.tokenizer, row.caption, row.target_prompts)
+        return prompt_advice(self.vocabulary, self.tokenizer, row.caption, row.target_prompts, is_fitted=self.is_fitted)
 
 
 def _tokenizer(folder: Path) -> Any:

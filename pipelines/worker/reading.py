@@ -47,7 +47,9 @@ def decode_row(task: Task, spec: JobSpec, models: Models, on_retry: OnRetry) -> 
     warnings = [*row.warnings, *view.image.warnings]
     if view.halftone:
         warnings.append(f"halftone: printed in dots {view.halftone:.1f} pixels apart; the model sees it without them")
-    warnings += prompt_advice(models.vocabulary, models.tokenizer, row.caption, row.target_prompts)
+    warnings += prompt_advice(
+        models.vocabulary, models.tokenizer, row.caption, row.target_prompts, is_fitted=models.base is not None
+    )
     size = models.working_size(*view.shape)
     gray = torch.from_numpy(view.gray(*size))[None]
     if not row.negative and negative_odds(models.coarse, gray) > LIMIT:

@@ -150,6 +150,21 @@ def test_sharded_weights_load_and_count(base, base_folder, tmp_path):
     assert load_base_model(str(folder)).digest != base.digest
 
 
+def test_a_sharded_variant_is_a_variant(base_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(base_folder, folder)
+    plain = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    shards = [plain.with_name(f"diffusion_pytorch_model.fp16-0000{k}-of-00002.safetensors") for k in (1, 2)]
+    for shard in shards:
+        shutil.copy(plain, shard)
+    assert read_base_folder("x", folder).variant is None
+    plain.unlink()
+    layout = read_base_folder("x", folder)
+    assert layout.variant == "fp16"
+    assert set(shards) < set(layout.weights)
+    assert len(layout.weights) == 4
+
+
 def test_a_judge_trained_with_quick_gelu_gets_it():
     assert _trained_with_quick_gelu("ViT-B-32", "openai")
     assert not _trained_with_quick_gelu("ViT-B-32", "laion2b_s34b_b79k")

@@ -28,9 +28,14 @@ from pipelines.version import SYSTEM, VERSION
 
 FOLDER = "report"
 CHUNK_ROWS = 500
+_CHUNK = re.compile(r"/(?:rows|details)-(\d+)\.js$")
 PART_CHUNKS = 40
 PART_ROWS = PART_CHUNKS * CHUNK_ROWS
 FIRST_PARTS = 5
+
+
+class NoSuchPartError(ValueError):
+    """The report has fewer parts."""
 
 
 def write_report(store: Store, part: int | None = None) -> dict[str, int]:
@@ -46,13 +51,13 @@ def write_report(store: Store, part: int | None = None) -> dict[str, int]:
         Number of rows by status.
 
     Raises:
-        ValueError: there is no such part.
+        NoSuchPartError: there is none of that number.
     """
     from pipelines.curation.review import decisions
 
     ledger = Ledger(store)
     job, before = ledger.read_job(), set(store.list(f"{FOLDER}/data"))
-    there = {int(key.rpartition("-")[2].removesuffix(".js")) // PART_CHUNKS for key in before}
+    there = {int(found[1]) // PART_CHUNKS for key in before if (found := _CHUNK.search(key))}
     counts: Counter[str] = Counter()
     decided = decisions(store)
     chunks: dict[int, int] = {}  # of each part
@@ -72,7 +77,7 @@ def write_report(store: Store, part: int | None = None) -> dict[str, int]:
             store.write(key, _script(name, number, content))
     total, parts = counts.total(), max(1, len(chunks))
     if part is not None and not 1 <= part <= parts:
-        raise ValueError(f"part {part}: the report has parts 1 to {parts}, of {PART_ROWS} rows each")
+        raise NoSuchPartError(f"part {part}: the report has parts 1 to {parts}, of {PART_ROWS} rows each")
     pages = [k for k in range(parts) if k < FIRST_PARTS or k + 1 == part or k in there]
     facts = {
         "job": {key: getattr(job, key) for key in ("run", "plan", "manifest", "base_model", "judge", "preset", "rows")},

@@ -602,6 +602,9 @@ def test_a_large_report_has_parts_and_the_last_ones_are_written_on_demand(tmp_pa
     page = opened(tmp_path / "report" / "part-0005.html")
     assert "a red barn 2000" in page.locator(".card").first.inner_text()
     write_report(store)
+    (tmp_path / "report" / "data" / "Thumbs.db").write_bytes(b"")
+    (tmp_path / "report" / "data" / "rows-0001 (1).js").write_bytes(b"")
+    write_report(store)
     assert len(store.list("report/data")) == 6, "what was asked for once is kept up to date"
     with pytest.raises(ValueError, match="parts 1 to 5"):
         write_report(store, part=6)

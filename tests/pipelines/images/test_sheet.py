@@ -71,6 +71,13 @@ def test_what_is_no_sheet_is_left_whole(picture):
     assert find_picture(codes(picture)) is None
 
 
+def test_a_sheet_with_a_second_photograph_is_left_whole():
+    """It would stay gray."""
+    sheet = mounted(landscape(3), 0.9, (60, 60, 60, 260))
+    sheet[70:230, 420:550] = landscape(4, 160, 130)
+    assert find_picture(codes(sheet)) is None
+
+
 def test_a_border_on_three_sides_alone_is_part_of_the_picture():
     """It may as well be a house before the sky."""
     assert find_picture(codes(mounted(landscape(3), 0.9, (60, 40, 0, 40)))) is None
