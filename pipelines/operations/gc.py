@@ -34,8 +34,9 @@ def garbage(store: Store, grace_hours: float, log_days: float) -> Iterator[str]:
             named |= {fingerprint(key) for key in row.files}
         yield from _leftovers(ledger, plan, shared)
     live, used = (job.plan, *job.previous, *job.superseded), {(home, shard) for home, shard, _ in shared}
-    known = {bytes.fromhex(row.row_digest[:32]) for _, _, row in ledger.outcomes(job.plan)}
-    for plan in set(plans) - set(live):
+    dead = set(plans) - set(live)
+    known = {bytes.fromhex(row.row_digest[:32]) for _, _, row in ledger.outcomes(job.plan)} if dead else set()
+    for plan in dead:
         yield from _superseded(ledger, plan, known, used)
     now = store.clock()
 
