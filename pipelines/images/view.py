@@ -54,7 +54,7 @@ class View:
                 message = f"region {(x, y, across, down)} is too small; both sides need at least {MIN_SIDE} pixels"
                 raise InputImageError("too_small", message)
         for place in self.places:
-            if not any(_holds(region, place) for region in self.regions or (self.box,)):
+            if not (self._sees(place) or (place.rgb is None and _holds((0, 0, width, height), place))):
                 where = f"of its regions {list(self.regions)}" if self.regions else f"of {width} x {height} pixels"
                 raise InputImageError("place_outside", f"the colour at {place} lies outside the picture {where}")
         return self
@@ -62,7 +62,8 @@ class View:
     def on_sheet(self) -> "View":
         """The photograph on its sheet, if there is one around it, and nothing outside is known to have a colour."""
         box = find_picture(self.image.gray)
-        if box is None or min(box[2:]) < MIN_SIDE or not all(_holds(box, place) for place in self.places):
+        coloured = [place for place in self.places if place.rgb is not None]
+        if box is None or min(box[2:]) < MIN_SIDE or not all(_holds(box, place) for place in coloured):
             return self
         return replace(self, regions=(box,))
 
@@ -149,18 +150,26 @@ class View:
         Returns:
             The picture, and for each place the share of the wanted chroma that its gray values have room for.
         """
-        if not self.places:
-            return rgb, ()
+        if not any(map(self._sees, self.places)):
+            return rgb, (1.0,) * len(self.places)
         orientation = self.image.metadata.orientation
         picture = turned_back(rgb.float().permute(1, 2, 0).cpu().numpy(), orientation)
-        painted, kept = self._hint_spreader(np.ascontiguousarray(picture))
+        painted, shares = self._hint_spreader(np.ascontiguousarray(picture))
+        share = iter(shares)
+        kept = tuple(next(share) if self._sees(place) else 1.0 for place in self.places)
         upright = np.ascontiguousarray(turned_upright(painted, orientation))
         return torch.from_numpy(upright).permute(2, 0, 1), kept
 
     @cached_property
     def _hint_spreader(self) -> HintSpreader:
         gray = turned_back(self.gray(*fitting_size(*self.shape, HINTING.pixels)), self.image.metadata.orientation)
-        return HintSpreader(np.ascontiguousarray(gray), [self._hint(place) for place in self.places])
+        return HintSpreader(
+            np.ascontiguousarray(gray), [self._hint(place) for place in self.places if self._sees(place)]
+        )
+
+    def _sees(self, place: ColorPlace) -> bool:
+        """Whether a place is coloured by us. What is outside the regions stays neutral, as a neutral place wants it."""
+        return any(_holds(region, place) for region in self.regions or (self.box,))
 
     def _hint(self, place: ColorPlace) -> Hint:
         left, top, across, down = self.box

@@ -27,6 +27,7 @@ from tests.pipelines.jobs import request
 MOUNTED = np.round(scans.mounted(scans.landscape(1), 0.9, (40, 30, 70, 50)) * 65535).astype(np.uint16)
 SPECIAL = {
     "mounted": (scans.tiff(MOUNTED), {}),
+    "neutral_mount": (scans.tiff(MOUNTED), {"color_points": [{"x": 5, "y": 5, "color": "neutral"}]}),
     "hinted_mount": (scans.tiff(MOUNTED), {"color_points": [{"x": 5, "y": 5, "color": "#804020"}]}),
     "described": (scans.described_tiff(scans.GRAY16), {}),
     "second_page": (scans.pages(scans.GRAY, scans.GRAY[::-1]), {"page": 1}),
@@ -207,7 +208,9 @@ def test_only_the_photograph_on_a_mount_gets_colour(archive):
         colored = page.max(-1) != page.min(-1)
         assert not colored[outside].any()
         assert colored[~outside].mean() > 0.5
-    assert not any(row["picture_box"] for name, row in rows.items() if name != "mounted")
+    assert rows["neutral_mount"]["picture_box"] == rows["mounted"]["picture_box"], "it stays neutral anyway"
+    assert rows["neutral_mount"]["outputs"][0]["hints_kept"] == [1.0]
+    assert not any(row["picture_box"] for name, row in rows.items() if name not in ("mounted", "neutral_mount"))
 
 
 def test_the_same_rows_in_another_format_train_nothing(archive, tmp_path):
