@@ -80,3 +80,9 @@ def test_a_file_that_merely_lies_there_runs_and_sends_nothing(tmp_path, monkeypa
     assert (refused.exit_code, "asked for: --settings" in refused.stderr) == (2, True)
     asked = CliRunner().invoke(cli.app, ["--settings", "diffcolor-batch.toml", "--print-settings"])
     assert line.partition(" ")[0] in asked.stdout
+
+
+def test_nor_does_it_widen_what_a_nested_command_may_reach(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "diffcolor-batch.toml").write_text('[manifest.validate]\nallow-input = ["s3://"]\n')
+    assert CliRunner().invoke(cli.app, ["status", "out"]).exit_code == 2

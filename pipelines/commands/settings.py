@@ -44,10 +44,17 @@ def read_settings(command: Any, file: Path, is_trusted: bool) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
     settings = _group(command, tables, file, ())
-    if not is_trusted and (unsafe := _UNSAFE & {name for one in settings.values() for name in one}):
+    if not is_trusted and (unsafe := _UNSAFE & set(_set_names(settings))):
         named = ", ".join(sorted(name.replace("_", "-") for name in unsafe))
         raise ValueError(f"{file}: {named} counts only in a file that is asked for: --settings {file}")
     return settings
+
+
+def _set_names(settings: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in settings.items():
+        yield name
+        if isinstance(value, dict):
+            yield from _set_names(value)
 
 
 def _group(command: Any, tables: Mapping[str, Any], file: Path, path: tuple[str, ...]) -> dict[str, Any]:
