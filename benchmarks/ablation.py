@@ -27,6 +27,7 @@ from benchmarks.validation import Case, photographs, scenes
 from benchmarks.variants import PARTS, Variant, replaced, variants
 from benchmarks.witness import perceptual_distance
 from diffcolor import upsample
+from diffcolor.checkpoint import join
 from diffcolor.colorize import fit, paint
 from diffcolor.config import ANTI_COLOR_PROMPTS, METHOD_VERSION, SampleConfig, digest
 from diffcolor.errors import NonFiniteLossError
@@ -102,13 +103,13 @@ class Bench:
             if progress.stage == "embedding" and progress.step == 0:
                 stage_1 = (time.perf_counter() - started) / len(cases)
                 saved = {k: progress.checkpoint(k) for k in range(len(cases))}
-                boundary = {k: LoRA.from_named(one.tensors) for k, one in saved.items() if one}
+                boundary = {k: LoRA.from_named(join([one]).tensors) for k, one in saved.items() if one}
         seconds = (time.perf_counter() - started) / len(cases)
         for outcome in fitting.outcomes:
             if isinstance(outcome, NonFiniteLossError):
                 raise outcome
         return [
-            Trained(_with_axis(boundary[k]), fitted.lora, fitted.optimized_embeds, seconds, stage_1)
+            Trained(boundary[k], fitted.lora, fitted.optimized_embeds, seconds, stage_1)
             for k, fitted in enumerate(fitting.outcomes)
         ]
 
@@ -183,11 +184,6 @@ class Bench:
         batch = ScanBatch.of(self.models, [self.scan(case) for case in cases], SampleConfig())
         negatives = batch.anti_color_features(self.judge)
         return clip_margins(self.judge.image_features(pictures.to(self.judge.device)), positive, negatives).tolist()
-
-
-def _with_axis(lora: LoRA) -> LoRA:
-    """One image's adapters with the image axis in front."""
-    return LoRA(*({name: one[None] for name, one in part.items()} for part in (lora.down, lora.up)))
 
 
 def prompt_of(case: Case, variant: Variant) -> str:

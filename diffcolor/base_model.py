@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from diffcolor.base_folder import read_base_folder
-from diffcolor.config import MINI
+from diffcolor.config import MINI, Precision
 from diffcolor.errors import BaseModelError
 from diffcolor.identity import embedded_folder, weights_digest
+from diffcolor.precision import dtype_for, freeze
 from diffcolor.words import EVERY_WORD, Vocabulary, embedded_vocabulary
 
 _LEFT_OUT = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}  # not even downloaded
@@ -25,7 +26,9 @@ class BaseModel:
         unet: UNet2DConditionModel. vae: AutoencoderKL or AutoencoderTiny. text_encoder, tokenizer: CLIP's.
         scheduler: DDIMScheduler made from the folder's own scheduler config.
         digest: sha256 (hex) over path and sha256 of every weight file that was loaded.
-        precision: dtype of the U-Net's matrix products; trained parameters stay float32.
+        alphas_cumprod: (num_train_timesteps,) float32, on the device.
+        precision: dtype of the weights and activations of U-Net, VAE and text encoder; what is trained, and all
+            arithmetic between them, stays float32.
         vocabulary: the words that it reads.
     """
 
@@ -38,6 +41,7 @@ class BaseModel:
     digest: str
     device: torch.device
     precision: torch.dtype
+    alphas_cumprod: Tensor
     vocabulary: Vocabulary = EVERY_WORD
 
     @property
@@ -59,31 +63,21 @@ class BaseModel:
         height, width = (size, size) if isinstance(size, int) else size
         return height * width * self.latent_factor**2
 
-    @property
-    def alphas_cumprod(self) -> Tensor:
-        """(num_train_timesteps,) float32."""
-        return self.scheduler.alphas_cumprod
-
 
 def resolve_device(device: str) -> str:
     """Replaces "auto" by "cuda" where a GPU is available, else by "cpu"; other names are returned unchanged."""
     return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def freeze(module: nn.Module, device: torch.device) -> nn.Module:
-    """Moves a module to the device in float32 and evaluation mode, its parameters excluded from training."""
-    return module.float().to(device).eval().requires_grad_(False)
-
-
 def load_base_model(
-    name: str = MINI, device: str | torch.device = "cpu", precision: torch.dtype | None = None
+    name: str = MINI, device: str | torch.device = "cpu", precision: Precision | str = Precision.auto
 ) -> BaseModel:
     """Loads `mini`, a diffusers folder, or a hub id. Only safetensors weights are read.
 
     Args:
         name: "mini", a local folder, or a hub id.
         device: where the model lives.
-        precision: dtype of matrix products; default bfloat16 on CUDA, float32 elsewhere.
+        precision: of its weights and activations; "auto" by the device (`precision.dtype_for`).
 
     Raises:
         BaseModelError: the folder lacks a part, or its shape is not that of Stable Diffusion 1.x/2.x.
@@ -115,12 +109,17 @@ def load_base_model(
         raise
     except Exception as error:  # diffusers raises many types for an unsuitable folder
         raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
+    dtype = dtype_for(precision, device)
     return BaseModel(
-        **{part: freeze(module, device) if isinstance(module, nn.Module) else module for part, module in parts.items()},
+        **{
+            part: freeze(module, device, dtype) if isinstance(module, nn.Module) else module
+            for part, module in parts.items()
+        },
         scheduler=scheduler,
         name=name,
         digest=weights_digest(folder, layout.weights)[0],
         device=device,
         vocabulary=embedded_vocabulary() if name == MINI else EVERY_WORD,
-        precision=precision or (torch.bfloat16 if device.type == "cuda" else torch.float32),
+        precision=dtype,
+        alphas_cumprod=scheduler.alphas_cumprod.to(device),
     )

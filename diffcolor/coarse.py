@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffcolor.base_model import freeze
 from diffcolor.geometry import working_size
 from diffcolor.identity import embedded_folder, weights_digest
 from diffcolor.lab import with_ab
+from diffcolor.precision import freeze
 from diffcolor.words import Vocabulary, embedded_vocabulary
 
 AB_SCALE = 30.0  # units of a*b* for an output of 1

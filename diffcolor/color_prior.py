@@ -33,9 +33,8 @@ def find_color_prior(
     latents = batch.latents
     context_embeds = embed_prompts(base, batch.context_prompts)
     positive, negatives = judge.text_features(batch.context_prompts), batch.anti_color_features(judge)
-    alpha_bar = base.alphas_cumprod.to(base.device)
     stage = Lockstep(STAGE, base, batch, state, config)
-    stage.train(state.lora.named())
+    stage.train({"lora": state.lora.values})
     for _ in stage.steps():
         timesteps, noise = stage.draw(latents)
         x_t = add_noise(base, latents, noise, timesteps)
@@ -46,7 +45,7 @@ def find_color_prior(
         # is what we keep; its gradient then changes colour alone. Predictions from almost pure noise say little about
         # this picture, so the loss is weighted with the share of signal in x_t.
         features = judge.image_features(replace_luma(rgb, batch.gray))
-        loss_con = alpha_bar[timesteps] * contrastive_loss(features, positive, negatives, config.temperature)
+        loss_con = base.alphas_cumprod[timesteps] * contrastive_loss(features, positive, negatives, config.temperature)
         if config.denoising_target == "prior":
             with torch.no_grad():  # without the adapters
                 target = denoise(base, x_t, timesteps, context_embeds)

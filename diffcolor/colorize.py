@@ -135,7 +135,7 @@ def _two_stages(
 def _untrained(batch: ScanBatch) -> Generator[Progress, None, list[Fitted | NonFiniteLossError]]:
     """What there is without a base model: the coarse colours."""
     yield from ()
-    nothing = LoRA({}, {})
+    nothing = LoRA.from_named({})
     return [
         Fitted(scan=scan, lora=nothing, optimized_embeds=torch.zeros(0, 0), primary=start)
         for scan, start in zip(batch.scans, batch.starts, strict=True)

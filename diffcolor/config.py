@@ -34,6 +34,15 @@ class Start(StrEnum):
     coarse = "coarse"
 
 
+class Precision(StrEnum):
+    """Numbers in which the frozen models compute; what is trained is float32 always."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
 # The stages of a fit in their order; the second and third are the two parts of the paper's stage 2.
 STAGES = ("color_prior", "embedding", "in_context")
 

@@ -11,24 +11,30 @@ from diffcolor.luminance import replace_luma
 
 def encode(base: BaseModel, rgb: Tensor) -> Tensor:
     """Pictures to latents: the mean of the posterior (a draw would add noise that no seed of ours controls)."""
-    encoded = base.vae.encode(rgb * 2 - 1)
+    encoded = base.vae.encode((rgb * 2 - 1).to(base.precision))
     latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-    return latents * base.vae.config.scaling_factor
+    return latents.float() * base.vae.config.scaling_factor
 
 
 def decode(base: BaseModel, latents: Tensor) -> Tensor:
     """Latents to pictures; differentiable, and not clamped, so that no gradient is lost beyond [0, 1]."""
-    return base.vae.decode(latents / base.vae.config.scaling_factor).sample / 2 + 0.5
+    scaled = (latents / base.vae.config.scaling_factor).to(base.precision)
+    return base.vae.decode(scaled).sample.float() / 2 + 0.5
+
+
+def to_device(drawn: Tensor, device: torch.device) -> Tensor:
+    """What was drawn on the CPU, on the device; a GPU copies it while it computes, and nobody waits."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 
 
 def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> Tensor:
     """(K, *shape) of N(0, 1), element i from generator i; drawn on the CPU, so that it is equal on every device."""
-    return torch.stack([torch.randn(*shape, generator=generator) for generator in generators]).to(device)
+    return to_device(torch.stack([torch.randn(*shape, generator=generator) for generator in generators]), device)
 
 
 def _coefficients(base: BaseModel, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """sqrt(alpha_bar), sqrt(1 - alpha_bar) at `timesteps` (N,), shaped to multiply `like`."""
-    alpha_bar = base.alphas_cumprod.to(like.device)[timesteps].view(-1, *[1] * (like.dim() - 1))
+    alpha_bar = base.alphas_cumprod[timesteps].view(-1, *[1] * (like.dim() - 1))
     return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
 
@@ -56,9 +62,8 @@ def predict_original(base: BaseModel, x_t: Tensor, model_output: Tensor, timeste
 
 def denoise(base: BaseModel, x_t: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
     """The U-Net's raw output (eps or v), float32; timesteps (N,), prompt_embeds (N, T, D)."""
-    reduced = base.precision != torch.float32
-    with torch.autocast(base.device.type, dtype=base.precision, enabled=reduced):
-        return base.unet(x_t, timesteps, encoder_hidden_states=prompt_embeds).sample.float()
+    texts = prompt_embeds.to(base.precision)
+    return base.unet(x_t.to(base.precision), timesteps, encoder_hidden_states=texts).sample.float()
 
 
 def _guided(base: BaseModel, x_t: Tensor, t: Tensor, embeds: Tensor, empty: Tensor, guidance_scale: float) -> Tensor:
@@ -111,6 +116,6 @@ def sample(
         if luminance is not None:
             original = encode(base, replace_luma(decode(base, original).clamp(0, 1), luminance))
         noise_pred = (x - signal * original) / sigma
-        previous = ddim.alphas_cumprod[t - stride] if t >= stride else ddim.final_alpha_cumprod
-        x = previous.sqrt().to(x.device) * original + (1 - previous).sqrt().to(x.device) * noise_pred
+        previous = float(ddim.alphas_cumprod[t - stride] if t >= stride else ddim.final_alpha_cumprod)
+        x = previous**0.5 * original + (1 - previous) ** 0.5 * noise_pred
     return x

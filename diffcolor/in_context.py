@@ -47,7 +47,9 @@ def fine_tune(
     Returns:
         The state, its `lora` trained in place.
     """
-    yield from _reconstruct(base, Lockstep("in_context", base, batch, state, config), state, state.lora.named())
+    yield from _reconstruct(
+        base, Lockstep("in_context", base, batch, state, config), state, {"lora": state.lora.values}
+    )
     return state
 
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffcolor.base_model import freeze
-from diffcolor.config import MINI
+from diffcolor.config import MINI, Precision
 from diffcolor.errors import BaseModelError
 from diffcolor.identity import embedded_folder, weights_digest
+from diffcolor.precision import dtype_for, freeze
 from diffcolor.words import EVERY_WORD, Vocabulary, embedded_vocabulary
 
 
@@ -24,6 +24,7 @@ class Judge:
         image_size: (height, width) of the pictures that it sees.
         mean, std: (3, 1, 1), normalization of its input.
         digest: sha256 (hex) of its weights.
+        precision: dtype of its weights and activations.
         vocabulary: the words that it reads.
     """
 
@@ -35,13 +36,15 @@ class Judge:
     name: str
     digest: str
     device: torch.device
+    precision: torch.dtype = torch.float32
     vocabulary: Vocabulary = EVERY_WORD
 
     def image_features(self, rgb: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, D), unit norm; differentiable."""
         # The decoded image is mapped to [0, 1] once (the authors' notebooks did it twice, washing it out).
-        resized = F.interpolate(rgb, self.image_size, mode="bicubic", antialias=True).clamp(0, 1)
-        return F.normalize(self.model.encode_image((resized - self.mean) / self.std).float(), dim=-1)
+        resized = _resize(rgb, self.image_size).clamp(0, 1)
+        pixels = ((resized - self.mean) / self.std).to(self.precision)
+        return F.normalize(self.model.encode_image(pixels).float(), dim=-1)
 
     @torch.no_grad()
     def text_features(self, prompts: list[str]) -> Tensor:
@@ -54,8 +57,29 @@ class Judge:
         )
 
 
-def load_judge(name: str = MINI, device: str | torch.device = "cpu") -> Judge:
+def _resize(rgb: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, 3, H, W) to (N, 3, *size), bicubic with antialiasing."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return F.interpolate(rgb, size, mode="bicubic", antialias=True)
+    # Its gradient on a GPU is a sum in any order; the same as two products of matrices has one order.
+    rows, columns = (_resizing(old, new, rgb) for old, new in zip(rgb.shape[-2:], size, strict=True))
+    return rows @ rgb @ columns.mT
+
+
+def _resizing(old: int, new: int, like: Tensor) -> Tensor:
+    """(new, old), the matrix by which one side is resized."""
+    with torch.no_grad():
+        each = torch.eye(old, device=like.device, dtype=like.dtype)[None, None]
+        return F.interpolate(each, (new, old), mode="bicubic", antialias=True)[0, 0]
+
+
+def load_judge(
+    name: str = MINI, device: str | torch.device = "cpu", precision: Precision | str = Precision.auto
+) -> Judge:
     """Loads the CLIP judge: `mini`, a local open_clip folder (config and weights), or `MODEL:TAG` of open_clip.
+
+    Args:
+        precision: see `load_base_model`.
 
     Raises:
         BaseModelError: it cannot be loaded.
@@ -81,12 +105,13 @@ def load_judge(name: str = MINI, device: str | torch.device = "cpu") -> Judge:
         tokenize = open_clip.get_tokenizer(model_name)
     except Exception as error:
         raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
+    dtype = dtype_for(precision, device)
     preprocess = model.visual.preprocess_cfg
     size = preprocess["size"]
     quick_gelu = not local and _trained_with_quick_gelu(model_name, tag)
     digest = weights_digest(folder)[0] if local else _state_digest(model.state_dict(), quick_gelu)
     return Judge(
-        model=freeze(model, device),
+        model=freeze(model, device, dtype),
         tokenize=tokenize,
         image_size=(size, size) if isinstance(size, int) else tuple(size),
         mean=torch.tensor(preprocess["mean"], device=device).view(3, 1, 1),
@@ -94,6 +119,7 @@ def load_judge(name: str = MINI, device: str | torch.device = "cpu") -> Judge:
         name=name,
         digest=digest,
         device=device,
+        precision=dtype,
         vocabulary=embedded_vocabulary() if name == MINI else EVERY_WORD,
     )
 

@@ -9,8 +9,10 @@ from torch import Tensor
 from diffcolor.base_model import BaseModel
 from diffcolor.checkpoint import Checkpoint
 from diffcolor.config import FitConfig
-from diffcolor.diffusion import draw_noise
+from diffcolor.diffusion import draw_noise, to_device
 from diffcolor.errors import NonFiniteLossError
+from diffcolor.lora import LoRA
+from diffcolor.precision import LOSS_SCALE
 from diffcolor.scan import ScanBatch
 from diffcolor.training_state import TrainingState
 
@@ -76,7 +78,7 @@ class Lockstep:
         self.optimizer = torch.optim.Adam(self.trained.values(), lr=self.config.learning_rate(self.stage))
         if self._resumed and self.history:
             for name, tensor in self.trained.items():
-                moments = {key: self._resumed.tensors[f"{key}/{name}"].to(tensor.device) for key in _MOMENTS}
+                moments = {key: self._saved_moment(key, name).to(tensor.device) for key in _MOMENTS}
                 self.optimizer.state[tensor] = {"step": torch.tensor(float(len(self.history))), **moments}
 
     def steps(self) -> Iterator[int]:
@@ -95,25 +97,36 @@ class Lockstep:
         """
         step = len(self.history)
         timesteps = ((self.offsets + step * _GOLDEN) % 1 * self.timesteps).long().clamp_max(self.timesteps - 1)
-        return timesteps.to(latents.device), draw_noise(self.generators, latents.shape[1:], latents.device)
+        return to_device(timesteps, latents.device), draw_noise(self.generators, latents.shape[1:], latents.device)
 
     def update(self, losses: Tensor) -> None:
         """Makes one optimizer step of every live image on its own loss; `losses` is (K,)."""
         self.optimizer.zero_grad()
         # The sum gives each image the gradient of its own loss alone; a mean would divide that gradient by K.
-        losses.sum().backward()
-        parameters = list(self.trained.values())
-        stopped = (~self.live).nonzero().flatten().to(losses.device)
-        kept = [parameter.detach()[stopped] for parameter in parameters] if len(stopped) else []
+        scale = LOSS_SCALE.get(self.base.precision, 1.0)
+        (losses.sum() * scale).backward()
+        if scale != 1:
+            self._unscale(scale)
+        stopped = [] if bool(self.live.all()) else (~self.live).nonzero().flatten().tolist()
+        kept = [[parameter.detach()[image].clone() for image in stopped] for parameter in self.trained.values()]
         self.optimizer.step()
         with torch.no_grad():
-            for parameter, values in zip(parameters, kept, strict=False):
-                parameter[stopped] = values
+            for parameter, values in zip(self.trained.values(), kept, strict=True):
+                for image, value in zip(stopped, values, strict=True):
+                    parameter[image] = value
         self.history.append(losses.detach())
         if len(self.history) % _CHECK_EVERY == 0:
             self._fail_non_finite()
         if self.config.plateau_window and len(self.history) % self.config.plateau_window == 0:
             self._stop_settled()
+
+    def _unscale(self, scale: float) -> None:
+        """Gradients as they are without the scale. One that overflowed makes no step: zero, like GradScaler's."""
+        for parameter in self.trained.values():
+            assert parameter.grad is not None
+            parameter.grad /= scale
+            finite = torch.isfinite(parameter.grad).flatten(1).all(1).view(-1, *[1] * (parameter.dim() - 1))
+            parameter.grad = torch.where(finite, parameter.grad, 0.0)
 
     def progress(self, **losses: Tensor) -> Progress:
         """The stage's progress, with the losses of the last step."""
@@ -123,7 +136,7 @@ class Lockstep:
     def _checkpoint(self, image: int) -> Checkpoint | None:
         if image in self.state.failures:
             return None
-        own = {name: tensor[image] for name, tensor in self.state.named().items()}
+        own = {name: tensor[image] for name, tensor in self.state.parts().items()}
         for name, tensor in self.trained.items():
             own |= {f"{key}/{name}": self.optimizer.state[tensor][key][image] for key in _MOMENTS if self.history}
         own |= {
@@ -133,7 +146,20 @@ class Lockstep:
             "history": torch.stack([losses[image] for losses in self.history]) if self.history else torch.zeros(0),
         }
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in own.items()}
+        for name in [name for name in copies if name.endswith("lora")]:  # in files, layer by layer
+            layers = LoRA(copies.pop(name)[None], self.state.lora.shapes).named()
+            copies |= {name.removesuffix("lora") + layer: tensor[0] for layer, tensor in layers.items()}
         return Checkpoint(stage=self.stage, step=len(self.history), tensors=copies)
+
+    def _saved_moment(self, key: str, name: str) -> Tensor:
+        """A moment of Adam as it was at the checkpoint; (K, ...)."""
+        assert self._resumed is not None
+        prefix, saved = f"{key}/", self._resumed.tensors
+        if name != "lora":
+            return saved[prefix + name]
+        return LoRA.from_named(
+            {name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)}
+        ).values
 
     def _fail_non_finite(self) -> None:
         recent = self.history[-_CHECK_EVERY:]

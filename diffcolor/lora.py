@@ -7,6 +7,7 @@ alpha equal to the rank, so that the scale is 1 and diffusers' own `load_lora_we
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,83 +25,111 @@ def target_layers(unet: nn.Module) -> dict[str, nn.Linear]:
 
 @dataclass(frozen=True)
 class LoRA:
-    """Adapters of K images. `down[layer]` is (K, rank, in), `up[layer]` is (K, out, rank); float32."""
+    """Adapters of K images in one tensor, so that a step casts, clips and updates all layers at once.
 
-    down: dict[str, Tensor]
-    up: dict[str, Tensor]
+    Attributes:
+        values: (K, P) float32, all numbers of an image's adapters one after the other.
+        shapes: of each part in their order: (rank, in) of `down/<layer>`, (out, rank) of `up/<layer>`.
+    """
+
+    values: Tensor
+    shapes: dict[str, tuple[int, int]]
 
     def __len__(self) -> int:
-        return next(iter(self.down.values())).shape[0]
+        return len(self.values)
 
     def named(self) -> dict[str, Tensor]:
-        """All tensors by the names that `from_named` reads; not copies, so that they can be trained in place."""
-        return {f"{part}/{name}": tensor for part in ("down", "up") for name, tensor in getattr(self, part).items()}
+        """(K, *shape) of each part, as views of `values`."""
+        parts = self.values.split([rows * columns for rows, columns in self.shapes.values()], dim=1)
+        return {name: part.unflatten(1, shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     @staticmethod
     def from_named(tensors: Mapping[str, Tensor]) -> "LoRA":
-        """The inverse of `named`; tensors of other names are ignored."""
+        """The inverse of `named`; tensors of other names are ignored. No part at all: adapters of a model of none."""
+        names = sorted(name for name in tensors if name.startswith(("down/", "up/")))
+        shapes = {name: (tensors[name].shape[1], tensors[name].shape[2]) for name in names}
+        flat = [tensors[name].flatten(1) for name in names]
+        return LoRA(torch.cat(flat, dim=1) if flat else torch.zeros(1, 0), shapes)
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    @property
+    def down(self) -> dict[str, Tensor]:
+        """(K, rank, in) by layer."""
+        return self._part("down/")
 
-        return LoRA(part("down/"), part("up/"))
+    @property
+    def up(self) -> dict[str, Tensor]:
+        """(K, out, rank) by layer."""
+        return self._part("up/")
+
+    def _part(self, prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): part for name, part in self.named().items() if name.startswith(prefix)}
 
     def select(self, images: Sequence[int]) -> "LoRA":
         """Adapters of the given images in the given order; repeats are allowed."""
-        return self._map(lambda tensor: tensor.detach()[list(images)])
+        return LoRA(self.values.detach()[list(images)], self.shapes)
 
     def rounded(self) -> "LoRA":
         """The values as they are saved (float16), so that a fresh fit and its artifact sample the same pixels."""
-        return self._map(lambda tensor: tensor.detach().half().float())
+        return LoRA(self.values.detach().half().float(), self.shapes)
 
     def to(self, device: torch.device) -> "LoRA":
-        return self._map(lambda tensor: tensor.to(device))
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "LoRA":
-        return LoRA(
-            {name: change(tensor) for name, tensor in self.down.items()},
-            {name: change(tensor) for name, tensor in self.up.items()},
-        )
+        return LoRA(self.values.to(device), self.shapes)
 
 
 def init_lora(unet: nn.Module, rank: int, generators: Sequence[torch.Generator]) -> LoRA:
     """Adapters that change nothing yet (`up` is zero), one per generator; `down` is N(0, 1/rank), as in peft."""
-    device = next(unet.parameters()).device
-    down, up = {}, {}
+    parts = {}
     for name, layer in target_layers(unet).items():
         drawn = [torch.randn(rank, layer.in_features, generator=generator) / rank for generator in generators]
-        down[name] = torch.stack(drawn).to(device)
-        up[name] = torch.zeros(len(generators), layer.out_features, rank, device=device)
-    return LoRA(down, up)
+        parts[f"down/{name}"] = torch.stack(drawn)
+        parts[f"up/{name}"] = torch.zeros(len(generators), layer.out_features, rank)
+    return LoRA.from_named(parts).to(next(unet.parameters()).device)
+
+
+class _Hooks:
+    """The hooks in the adapted layers of one U-Net, and what they add at the moment: nothing, where `parts` is empty.
+
+    They stay there, because to set 160 of them in every step takes longer than the step's kernels take to start.
+    """
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.parts: dict[str, Tensor] = {}
+        for name, layer in target_layers(unet).items():
+            layer.register_forward_hook(self._adapted(name))
+
+    def _adapted(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def hook(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if not self.parts:
+                return output
+            down, up = self.parts[f"down/{name}"], self.parts[f"up/{name}"]
+            x = inputs[0].reshape(len(down), -1, down.shape[-1])
+            by_image = output.reshape(len(up), -1, up.shape[1])
+            return torch.baddbmm(by_image, torch.bmm(x, down.mT), up.mT).view_as(output)
+
+        return hook
+
+
+_hooks: WeakKeyDictionary[nn.Module, _Hooks] = WeakKeyDictionary()
 
 
 @contextmanager
 def attached_lora(unet: nn.Module, lora: LoRA) -> Iterator[None]:
-    """Attaches the adapters to the U-Net while the context lasts; the U-Net's own weights are never touched.
+    """The U-Net has the adapters while the context lasts; its own weights are never touched.
 
-    The U-Net's batch must be image-major with K * m elements: element i belongs to image i // m.
+    The U-Net's batch must be image-major with K * m elements: element i belongs to image i // m. The values are those
+    at the time of the call, in the U-Net's precision; gradients reach `lora.values`.
     """
-
-    def adapted(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def hook(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            x, images = inputs[0], len(lora)
-            down, up = lora.down[name].to(x.dtype), lora.up[name].to(x.dtype)
-            delta = torch.bmm(torch.bmm(x.reshape(images, -1, x.shape[-1]), down.mT), up.mT)
-            return output + delta.view_as(output)
-
-        return hook
-
-    handles = [layer.register_forward_hook(adapted(name)) for name, layer in target_layers(unet).items()]
+    hooks = _hooks.get(unet) or _hooks.setdefault(unet, _Hooks(unet))
+    hooks.parts = LoRA(lora.values.to(next(unet.parameters()).dtype), lora.shapes).named()
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        hooks.parts = {}
 
 
 def to_diffusers(lora: LoRA) -> dict[str, Tensor]:
     """One image's adapters under the names that `StableDiffusionPipeline.load_lora_weights` reads; float16."""
-    assert not lora.down or len(lora) == 1, "one artifact holds one image"  # without a base model: no adapters
+    assert len(lora) == 1, "one artifact holds one image"
     named = {f"unet.{name}.lora_A.weight": tensor[0] for name, tensor in lora.down.items()}
     named |= {f"unet.{name}.lora_B.weight": tensor[0] for name, tensor in lora.up.items()}
     return {name: tensor.detach().half().contiguous().cpu() for name, tensor in named.items()}
@@ -108,21 +137,17 @@ def to_diffusers(lora: LoRA) -> dict[str, Tensor]:
 
 def from_diffusers(state: dict[str, Tensor]) -> LoRA:
     """The inverse of `to_diffusers`."""
-
-    def part(suffix: str) -> dict[str, Tensor]:
-        return {
-            key.removeprefix("unet.").removesuffix(suffix): tensor[None].float()
+    kinds = {".lora_A.weight": "down/", ".lora_B.weight": "up/"}
+    return LoRA.from_named(
+        {
+            prefix + key.removeprefix("unet.").removesuffix(suffix): tensor[None].float()
             for key, tensor in state.items()
+            for suffix, prefix in kinds.items()
             if key.endswith(suffix)
         }
-
-    return LoRA(part(".lora_A.weight"), part(".lora_B.weight"))
+    )
 
 
 def stack(loras: Sequence[LoRA]) -> LoRA:
     """Joins adapters along the image axis."""
-
-    def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    return LoRA(joined([lora.down for lora in loras]), joined([lora.up for lora in loras]))
+    return LoRA(torch.cat([lora.values for lora in loras]), loras[0].shapes)

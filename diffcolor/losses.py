@@ -11,7 +11,7 @@ def contrastive_loss(image_features: Tensor, positive: Tensor, negatives: Tensor
     Args:
         image_features: (K, D), unit norm.
         positive: (K, D), unit norm: each image's context prompt.
-        negatives: (K, N, D), unit norm, N >= 1: each image's anti-colour prompts. Rows that are all zero are
+        negatives: (K, N, D), unit norm, each image's anti-colour prompts, at least one. Rows that are all zero are
             padding (images differ in how many they have) and do not count.
         temperature: > 0, on cosines.
 
@@ -19,13 +19,11 @@ def contrastive_loss(image_features: Tensor, positive: Tensor, negatives: Tensor
         (K,), in units of chance.
 
     Raises:
-        ValueError: the D differ, or an image has no negative.
+        ValueError: the D differ.
     """
     if not image_features.shape[-1] == positive.shape[-1] == negatives.shape[-1]:
         raise ValueError(f"feature sizes differ: {image_features.shape}, {positive.shape}, {negatives.shape}")
     present = negatives.abs().sum(-1) > 0
-    if not present.any(-1).all():
-        raise ValueError("every image needs at least one negative")
     to_positive = (image_features * positive).sum(-1, keepdim=True) / temperature
     to_negatives = torch.einsum("kd,knd->kn", image_features, negatives) / temperature
     logits = torch.cat([to_positive, to_negatives.masked_fill(~present, -torch.inf)], dim=-1)

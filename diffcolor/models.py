@@ -7,10 +7,11 @@ import torch
 
 from diffcolor.base_model import BaseModel, load_base_model, resolve_device
 from diffcolor.coarse import SIZE_MULTIPLE, CoarseColorizer, load_coarse
-from diffcolor.config import MINI, NO_BASE
+from diffcolor.config import MINI, NO_BASE, Precision
 from diffcolor.geometry import working_size
 from diffcolor.identity import ModelIdentity
 from diffcolor.judge import Judge, load_judge
+from diffcolor.precision import compute_deterministically, dtype_for, set_float32_products
 from diffcolor.words import Vocabulary
 
 
@@ -54,16 +55,27 @@ class Models:
         return working_size(height, width, self.coarse.net.config.area, SIZE_MULTIPLE)
 
 
-def load_models(base_model: str = MINI, judge: str = MINI, device: str = "cpu") -> Models:
+def load_models(
+    base_model: str = MINI,
+    judge: str = MINI,
+    device: str = "cpu",
+    precision: Precision | str = Precision.auto,
+    deterministic: bool = False,
+) -> Models:
     """Loads all three.
 
     Args:
         base_model: see `load_base_model`; "none" for none.
         device: "auto", "cpu" or "cuda".
+        precision: of base model and judge; the small coarse colorizer is float32 always.
+        deterministic: the whole process computes so from here on (`precision.compute_deterministically`).
 
     Raises:
         BaseModelError: base model or judge cannot be loaded.
     """
     resolved = resolve_device(device)
-    base = None if base_model == NO_BASE else load_base_model(base_model, resolved)
-    return Models(base, load_judge(judge, resolved), load_coarse(resolved))
+    if deterministic:
+        compute_deterministically()
+    set_float32_products(dtype_for(precision, torch.device(resolved)))
+    base = None if base_model == NO_BASE else load_base_model(base_model, resolved, precision)
+    return Models(base, load_judge(judge, resolved, precision), load_coarse(resolved))

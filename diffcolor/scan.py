@@ -29,6 +29,10 @@ class Scan:
     anti_color_prompts: tuple[str, ...]
     seed: int
 
+    def __post_init__(self) -> None:
+        if not self.anti_color_prompts:
+            raise ValueError("anti_color_prompts is empty: the contrastive loss needs a negative")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScanBatch:

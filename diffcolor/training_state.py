@@ -56,7 +56,7 @@ class TrainingState:
         """The joined checkpoints if they were made in `stage`, else None."""
         return self.resumed if self.resumed is not None and self.resumed.stage == stage else None
 
-    def named(self) -> dict[str, Tensor]:
-        """All tensors by their names in checkpoints."""
-        parts = {"primary": self.primary, "optimized_embeds": self.optimized_embeds}
-        return self.lora.named() | {name: tensor for name, tensor in parts.items() if tensor is not None}
+    def parts(self) -> dict[str, Tensor]:
+        """All tensors that there are; `lora` is that of its values."""
+        parts = {"lora": self.lora.values, "primary": self.primary, "optimized_embeds": self.optimized_embeds}
+        return {name: tensor for name, tensor in parts.items() if tensor is not None}

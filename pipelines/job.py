@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from diffcolor.config import MINI, NO_BASE, Config
+from diffcolor.config import MINI, NO_BASE, Config, Precision
 from manifests.locations import Reach
 from manifests.schema import Defaults
 from pipelines.images.formats.table import OutputFormat
@@ -101,6 +101,8 @@ class JobSpec:
 
     Attributes:
         output: folder or URI.
+        precision: numbers of the frozen models.
+        deterministic: the same bits on the same device; K is 1 then, because neighbours change a GPU's rounding.
         images_per_step: K >= 1, the images that are adapted together.
         max_pixels: larger scans are refused before they are decoded.
         checkpoint_seconds: >= 0, time between saves of an image's training state.
@@ -118,6 +120,8 @@ class JobSpec:
     judge: str
     config: Config
     device: Device = Device.auto
+    precision: Precision = Precision.auto
+    deterministic: bool = False
     images_per_step: int = IMAGES_PER_STEP
     max_pixels: int = MAX_PIXELS
     outputs: OutputOptions = field(default_factory=OutputOptions)
@@ -130,6 +134,9 @@ class JobSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", Device(self.device))
+        object.__setattr__(self, "precision", Precision(self.precision))
+        if self.deterministic:
+            object.__setattr__(self, "images_per_step", 1)
         _check_range("images_per_step", self.images_per_step, 1)
         _check_range("max_pixels", self.max_pixels, 1)
         _check_range("checkpoint_seconds", self.checkpoint_seconds, 0)

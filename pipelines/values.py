@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from cattrs import Converter
-from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
+from cattrs.errors import CattrsError
 from cattrs.gen import make_dict_unstructure_fn
 
 Value = TypeVar("Value")
@@ -34,5 +34,5 @@ def from_values(values: Mapping[str, Any], kind: type[Value]) -> Value:
     """
     try:
         return _converter.structure(values, kind)
-    except (BaseValidationError, StructureHandlerNotFoundError, TypeError, KeyError, ValueError) as error:
+    except (CattrsError, TypeError, KeyError, ValueError) as error:
         raise BadValueError(f"not a {kind.__name__} ({type(error).__name__}: {error})") from error

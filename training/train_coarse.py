@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import CLIPTextConfig, CLIPTokenizer
 
-from diffcolor.base_model import freeze, resolve_device
+from diffcolor.base_model import resolve_device
 from diffcolor.coarse import CoarseConfig, CoarseNet, save_coarse, tokenize
 from diffcolor.identity import embedded_folder
+from diffcolor.precision import freeze
 from training.colors import luma, to_lab
 from training.pictures import Drawn, PictureSource
 from training.runs import Budget, Run, trained

@@ -6,8 +6,17 @@ from typing import Annotated
 
 import typer
 
-from diffcolor.config import MINI, Preset
+from diffcolor.config import MINI, Precision, Preset
 from manifests.schema import Defaults
+from pipelines.commands.dials import (
+    ConfigOption,
+    Dials,
+    GuidanceOption,
+    LearningRateOption,
+    RankOption,
+    StepsOption,
+    StrengthOption,
+)
 from pipelines.commands.exit_codes import ExitCode
 from pipelines.commands.terminal import (
     AllowInput,
@@ -21,6 +30,7 @@ from pipelines.commands.terminal import (
     Json,
     JudgeOption,
     NegativeOption,
+    PrecisionOption,
     PresetOption,
     StartOption,
     WholeSheetOption,
@@ -43,6 +53,12 @@ def estimate(
     base_model: BaseModelOption = MINI,
     judge: JudgeOption = MINI,
     start: StartOption = None,
+    config: ConfigOption = None,
+    steps: StepsOption = None,
+    learning_rate: LearningRateOption = None,
+    rank: RankOption = None,
+    strength: StrengthOption = None,
+    guidance: GuidanceOption = None,
     column: ColumnOption = None,
     default_caption: DefaultCaption = None,
     page: DefaultPage = None,
@@ -51,6 +67,7 @@ def estimate(
     negative: NegativeOption = False,
     whole_sheet: WholeSheetOption = False,
     device: DeviceOption = Device.auto,
+    precision: PrecisionOption = Precision.auto,
     images_per_step: ImagesPerStep = IMAGES_PER_STEP,
     workers: Annotated[int, typer.Option(min=1, help="Number of workers the job will use.")] = 1,
     batches: Annotated[
@@ -63,6 +80,9 @@ def estimate(
     from manifests.read import read_rows, validated
     from pipelines.operations.estimate import estimate as estimated
 
+    dials = Dials(
+        file=config, steps=steps, learning_rate=learning_rate, rank=rank, strength=strength, guidance=guidance
+    )
     reach = reach_of(manifest, allow_input, allow_scheme)
     defaults = Defaults(caption=default_caption, page=page, negative=negative, whole_sheet=whole_sheet, reach=reach)
     with reported():
@@ -75,8 +95,9 @@ def estimate(
             output="",
             base_model=base_model,
             judge=judge,
-            config=configured(preset, base_model, start),
+            config=dials.turn(configured(preset, base_model, start)),
             device=device,
+            precision=precision,
             images_per_step=images_per_step,
             reach=reach,
         )

@@ -1,12 +1,20 @@
 """`submit`: colorize a manifest, here or in a cluster."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from diffcolor.config import MINI, NO_BASE, Preset
+from diffcolor.config import MINI, NO_BASE, Precision, Preset
+from pipelines.commands.dials import (
+    ConfigOption,
+    Dials,
+    GuidanceOption,
+    LearningRateOption,
+    RankOption,
+    StepsOption,
+    StrengthOption,
+)
 from pipelines.commands.running import run_here, run_in_cluster
 from pipelines.commands.terminal import (
     CLUSTER,
@@ -27,6 +35,7 @@ from pipelines.commands.terminal import (
     JudgeOption,
     MaxPixelsOption,
     NegativeOption,
+    PrecisionOption,
     PresetOption,
     StartOption,
     TonedOption,
@@ -106,7 +115,22 @@ def submit(
     judge: JudgeOption = MINI,
     start: StartOption = None,
     eta: EtaOption = None,
+    config: ConfigOption = None,
+    steps: StepsOption = None,
+    learning_rate: LearningRateOption = None,
+    rank: RankOption = None,
+    strength: StrengthOption = None,
+    guidance: GuidanceOption = None,
     device: DeviceOption = Device.auto,
+    precision: PrecisionOption = Precision.auto,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="The same bits on the same device at each run: one image at a time, slower kernels.",
+            rich_help_panel=WORKERS,
+        ),
+    ] = False,
     images_per_step: ImagesPerStep = IMAGES_PER_STEP,
     workers: Annotated[
         int | None,
@@ -204,17 +228,27 @@ def submit(
     ] = True,
 ) -> None:
     """Colorize a manifest. Submitting again to the same output does only what is missing."""
-    config = configured(preset, base_model, start)
     if eta and base_model == NO_BASE:
         raise typer.BadParameter("--eta: without a base model there are no embeddings to interpolate")
+    dials = Dials(
+        file=config,
+        steps=steps,
+        learning_rate=learning_rate,
+        rank=rank,
+        strength=strength,
+        guidance=guidance,
+        etas=tuple(eta) if eta else None,
+    )
     request = JobRequest(
         manifest=manifest,
         spec=JobSpec(
             output=output or f"{Path(manifest.rstrip('/')).stem}-colorized",
             base_model=base_model,
             judge=judge,
-            config=replace(config, etas=tuple(eta)) if eta else config,
+            config=dials.turn(configured(preset, base_model, start)),
             device=device,
+            precision=precision,
+            deterministic=deterministic,
             images_per_step=images_per_step,
             max_pixels=max_pixels,
             outputs=OutputOptions(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from diffcolor.config import MINI, NO_BASE, Config, Preset, Start, preset_for
+from diffcolor.config import MINI, NO_BASE, Config, Precision, Preset, Start, preset_for
 from pipelines.commands.exit_codes import ExitCode
 from pipelines.images.rules import Toned
 from pipelines.job import Device
@@ -38,6 +38,13 @@ JudgeOption = Annotated[
     typer.Option(help="CLIP model: 'mini' (embedded), an open_clip folder, or MODEL:TAG.", rich_help_panel=METHOD),
 ]
 DeviceOption = Annotated[Device, typer.Option(help="auto: cuda where the workers have a GPU.", rich_help_panel=WORKERS)]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        help="Numbers of the frozen models. auto: fp32 on CPUs, bf16 on GPUs that have it, else fp16.",
+        rich_help_panel=WORKERS,
+    ),
+]
 ColumnOption = Annotated[
     list[str] | None,
     typer.Option("--column", help="OURS=THEIRS: read our column from one with another name. Repeatable."),

@@ -59,7 +59,7 @@ class Recolorer:
         self.config = preset_for(preset, base_model) if preset else job.config
         if etas:
             self.config = replace(self.config, etas=tuple(etas))
-        self.models = load_models(base_model, judge or job.judge, device)
+        self.models = load_models(base_model, judge or job.judge, device, job.precision, job.deterministic)
 
     def recolor_all(
         self, requests: Iterable[RecolorRequest], again: bool = False

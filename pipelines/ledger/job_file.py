@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffcolor.config import Config, digest
+from diffcolor.config import Config, Precision, digest
 from diffcolor.identity import ModelIdentity
 from manifests.locations import redacted
 from pipelines.images.rules import MAX_PIXELS
@@ -55,6 +55,8 @@ class JobFile:
     default_page: int | None = None
     negative: bool = False
     whole_sheet: bool = False
+    precision: Precision = Precision.auto
+    deterministic: bool = False
 
     @staticmethod
     def of(request: JobRequest, rows: int, models: ModelIdentity, plan: str) -> "JobFile":
@@ -82,6 +84,8 @@ class JobFile:
             models=models,
             plan=plan,
             software=software(),
+            precision=spec.precision,
+            deterministic=spec.deterministic,
         )
 
     def to_bytes(self) -> bytes:

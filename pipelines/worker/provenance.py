@@ -31,6 +31,7 @@ class GenerationContext:
     options: OutputOptions
     models: dict[str, str]
     device: str
+    precision: str
     scheduler: str | None
     working_size: tuple[int, int]
     anti_color_prompts: tuple[str, ...]
@@ -51,6 +52,7 @@ class GenerationContext:
             options=options,
             models=asdict(models.identity),
             device=str(models.device),
+            precision=str(models.judge.precision).removeprefix("torch."),
             scheduler=type(models.base.scheduler).__name__ if models.base else None,
             working_size=working_size,
             anti_color_prompts=anti_color_prompts,
@@ -82,6 +84,7 @@ def provenance(row: ResultRow, output: Output, context: GenerationContext) -> di
             "commit": commit(),
             "libraries": libraries(),
             "device": context.device,
+            "precision": context.precision,
             **context.models,
             "settings": asdict(context.config),
             "outputs": asdict(context.options),

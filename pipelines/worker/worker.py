@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
-        self.models = load_models(spec.base_model, spec.judge, spec.device)
+        self.models = load_models(spec.base_model, spec.judge, spec.device, spec.precision, spec.deterministic)
         self.identity = self.models.identity
         self.store = Store(spec.output, patience=spec.patience, preconditions=spec.preconditions)
         self.log = EventLog(self.store.with_timeout(), spec.run, f"worker-{platform.node()}-{os.getpid()}")
@@ -196,7 +196,7 @@ class Worker:
         """For each row, for each of its target prompts, the candidates, best first."""
         self._set_progress("sample", _ids(rows))
         requests = [(row.fit.fitted, prompt) for row in rows for prompt in _task(row).row.target_prompts]
-        at_once = max(1, MAX_SAMPLING_BATCH // len(self.spec.config.etas))
+        at_once = 1 if self.spec.deterministic else max(1, MAX_SAMPLING_BATCH // len(self.spec.config.etas))
         ladders: list[list[Colored]] = []
         for first in range(0, len(requests), at_once):
             ladders += recolor(self.models, requests[first : first + at_once], self.spec.config)
