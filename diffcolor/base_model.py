@@ -1,6 +1,6 @@
 """The pretrained model, of Stable Diffusion's architecture, that is adapted to each image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from diffcolor.identity import embedded_folder, weights_digest
 from diffcolor.precision import dtype_for, freeze
 from diffcolor.words import EVERY_WORD, Vocabulary, embedded_vocabulary
 
+_TINY_FILES = ["config.json", "diffusion_pytorch_model.safetensors"]
 _LEFT_OUT = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}  # not even downloaded
 
 
@@ -30,6 +31,9 @@ class BaseModel:
         precision: dtype of the weights and activations of U-Net, VAE and text encoder; what is trained, and all
             arithmetic between them, stays float32.
         vocabulary: the words that it reads.
+        loss_decoder: an AutoencoderTiny for the same latents, by which stage 1's loss looks at predictions; None for
+            the VAE itself. Pictures are never made with it.
+        loss_decoder_name, loss_decoder_digest: of that; "" without one.
     """
 
     unet: Any
@@ -43,6 +47,9 @@ class BaseModel:
     precision: torch.dtype
     alphas_cumprod: Tensor
     vocabulary: Vocabulary = EVERY_WORD
+    loss_decoder: Any = None
+    loss_decoder_name: str = ""
+    loss_decoder_digest: str = ""
 
     @property
     def latent_factor(self) -> int:
@@ -110,11 +117,12 @@ def load_base_model(
     except Exception as error:  # diffusers raises many types for an unsuitable folder
         raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
     dtype = dtype_for(precision, device)
+    frozen: dict[str, Any] = {
+        part: freeze(module, device, dtype) if isinstance(module, nn.Module) else module
+        for part, module in parts.items()
+    }
     return BaseModel(
-        **{
-            part: freeze(module, device, dtype) if isinstance(module, nn.Module) else module
-            for part, module in parts.items()
-        },
+        **frozen,
         scheduler=scheduler,
         name=name,
         digest=weights_digest(folder, layout.weights)[0],
@@ -122,4 +130,37 @@ def load_base_model(
         vocabulary=embedded_vocabulary() if name == MINI else EVERY_WORD,
         precision=dtype,
         alphas_cumprod=scheduler.alphas_cumprod.to(device),
+    )
+
+
+def with_loss_decoder(base: BaseModel, name: str) -> BaseModel:
+    """The base model with an AutoencoderTiny (such as madebyollin/taesd) as decoder of stage 1's loss.
+
+    Args:
+        name: a diffusers folder, or a hub id.
+
+    Raises:
+        BaseModelError: it cannot be loaded, or is for other latents.
+    """
+    from diffusers import AutoencoderTiny
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(name) if Path(name).exists() else Path(snapshot_download(name, allow_patterns=_TINY_FILES))
+        tiny = AutoencoderTiny.from_pretrained(str(folder), use_safetensors=True)
+    except Exception as error:  # as for a base model
+        raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
+    scale = 2 ** (len(tiny.config.decoder_block_out_channels) - 1)
+    wanted, found = (base.unet.config.in_channels, base.latent_factor), (tiny.config.latent_channels, scale)
+    if wanted != found:
+        raise BaseModelError(
+            name,
+            f"it is for latents of {found[0]} channels and 1/{found[1]} of the picture's side; those of {base.name} "
+            f"have {wanted[0]} and 1/{wanted[1]}",
+        )
+    return replace(
+        base,
+        loss_decoder=freeze(tiny, base.device, base.precision),
+        loss_decoder_name=name,
+        loss_decoder_digest=weights_digest(folder)[0],
     )

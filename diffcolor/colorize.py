@@ -222,6 +222,7 @@ def paint(base: BaseModel, lora: LoRA, batch: ScanBatch, embeds: Tensor, config:
             guidance_scale=config.guidance_scale,
             strength=config.strength,
             luminance=batch.gray if config.luminance_consistent else None,
+            luminance_every=config.luminance_every,
         )
         rgb = decode(base, sampled).clamp(0, 1)
         return spatial_align(rgb, batch.gray) if config.align else replace_luma(rgb, batch.gray)

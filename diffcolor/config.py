@@ -91,6 +91,7 @@ class SampleConfig:
         strength: share of the schedule that is run, in (0, 1]; 1 starts from pure noise.
         luminance_consistent: put the scan's luminance back into every predicted original
             (ours, beyond the paper: docs/decisions/0003).
+        luminance_every: it is put back at every so many steps, and at the last; >= 1.
         align: bring the sample's chroma to the scan by correspondence.
     """
 
@@ -99,12 +100,14 @@ class SampleConfig:
     guidance_scale: float = 3.0
     strength: float = 0.8
     luminance_consistent: bool = True
+    luminance_every: int = 1
     align: bool = True
 
     def __post_init__(self) -> None:
         _require(self.start in ("gray", "coarse"), f'start is {self.start!r}, must be "gray" or "coarse"')
         _require(self.num_inference_steps >= 1, f"num_inference_steps is {self.num_inference_steps}, must be >= 1")
         _require(self.guidance_scale >= 1, f"guidance_scale is {self.guidance_scale}, must be >= 1")
+        _require(self.luminance_every >= 1, f"luminance_every is {self.luminance_every}, must be >= 1")
         _require(0 < self.strength <= 1, f"strength is {self.strength}, must be in (0, 1]")
 
 
@@ -118,6 +121,9 @@ class FitConfig:
         lora_rank: rank of every adapted linear layer.
         contrastive_weight: lambda of `L = lambda * L_con + L_dif`.
         temperature: tau of the contrastive loss, on cosines.
+        contrastive_at: the steps in which `L_con`, whose weight is alpha_bar(t), is computed. "all" of them, or
+            "drawn" ones: with the probability alpha_bar(t), and then with the weight 1. The expectation is the same,
+            and of the decoder's and the judge's work, the most of stage 1, 37 % is left.
         denoising_target: target of `L_dif` in stage 1. "gray" (the paper) is the noise that was added to the gray
             latents, which pulls the picture towards gray; "prior" (ours) is the base's own prediction without
             adapters, which keeps the colours that the base would give.
@@ -138,6 +144,7 @@ class FitConfig:
     lora_rank: int = 8
     contrastive_weight: float = 0.5
     temperature: float = 0.05
+    contrastive_at: Literal["all", "drawn"] = "all"
     denoising_target: Literal["gray", "prior"] = "gray"
     anti_color_prompts: tuple[str, ...] = ANTI_COLOR_PROMPTS
     timesteps: Literal["all", "sampling"] = "all"
@@ -153,6 +160,10 @@ class FitConfig:
         _require(
             self.denoising_target in ("gray", "prior"),
             f'denoising_target is {self.denoising_target!r}, must be "gray" or "prior"',
+        )
+        _require(
+            self.contrastive_at in ("all", "drawn"),
+            f'contrastive_at is {self.contrastive_at!r}, must be "all" or "drawn"',
         )
         _require(self.timesteps in ("all", "sampling"), f'timesteps is {self.timesteps!r}, must be "all" or "sampling"')
         _require(bool(self.anti_color_prompts), "anti_color_prompts is empty: the contrastive loss needs a negative")
@@ -283,10 +294,13 @@ def digest(config: FitConfig | SampleConfig | Config) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+_SINCE_ADDED = (("start", "gray"), ("luminance_every", 1), ("contrastive_at", "all"))
+
+
 def _known_before(settings: dict) -> dict:
     """Without the settings that version 0.1.0 did not have and that leave its pixels as they were: one digest still."""
     return {
         name: _known_before(value) if isinstance(value, dict) else value
         for name, value in settings.items()
-        if (name, value) != ("start", "gray")
+        if (name, value) not in _SINCE_ADDED
     }

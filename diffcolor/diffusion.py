@@ -1,6 +1,7 @@
 """The diffusion steps that both stages share. Latents are (N, C, h, w), pictures (N, 3, H, W) in [0, 1]."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +19,16 @@ def encode(base: BaseModel, rgb: Tensor) -> Tensor:
 
 def decode(base: BaseModel, latents: Tensor) -> Tensor:
     """Latents to pictures; differentiable, and not clamped, so that no gradient is lost beyond [0, 1]."""
-    scaled = (latents / base.vae.config.scaling_factor).to(base.precision)
-    return base.vae.decode(scaled).sample.float() / 2 + 0.5
+    return _decode(base.vae, latents, base.precision)
+
+
+def decode_for_loss(base: BaseModel, latents: Tensor) -> Tensor:
+    """Like `decode`, for a loss alone: by a smaller decoder where one was given."""
+    return _decode(base.loss_decoder or base.vae, latents, base.precision)
+
+
+def _decode(vae: Any, latents: Tensor, precision: torch.dtype) -> Tensor:
+    return vae.decode((latents / vae.config.scaling_factor).to(precision)).sample.float() / 2 + 0.5
 
 
 def to_device(drawn: Tensor, device: torch.device) -> Tensor:
@@ -88,6 +97,7 @@ def sample(
     guidance_scale: float,
     strength: float,
     luminance: Tensor | None = None,
+    luminance_every: int = 1,
 ) -> Tensor:
     """Deterministic DDIM (arXiv 2010.02502, eq. 12) from noised start latents.
 
@@ -98,6 +108,7 @@ def sample(
         strength: share of the schedule that is run; 1 starts from pure noise.
         luminance: (N, 1, H, W) in [0, 1]. If given, every predicted original is decoded, gets this luminance back and
             is encoded again, so that colour follows the scan's edges (ours, docs/decisions/0003).
+        luminance_every: at every so many steps, counted from the last.
 
     Returns:
         (N, C, h, w) latents.
@@ -109,11 +120,11 @@ def sample(
     stride = ddim.config.num_train_timesteps // num_inference_steps
     first = torch.full((len(start),), schedule[0], device=start.device)
     x = noise.clone() if strength == 1 else add_noise(base, start, noise, first)
-    for t in schedule:
+    for number, t in enumerate(schedule):
         timesteps = torch.full((len(x),), t, device=x.device)
         original = predict_original(base, x, _guided(base, x, timesteps, embeds, empty, guidance_scale), timesteps)
         signal, sigma = _coefficients(base, timesteps, x)
-        if luminance is not None:
+        if luminance is not None and (len(schedule) - 1 - number) % luminance_every == 0:
             original = encode(base, replace_luma(decode(base, original).clamp(0, 1), luminance))
         noise_pred = (x - signal * original) / sigma
         previous = float(ddim.alphas_cumprod[t - stride] if t >= stride else ddim.final_alpha_cumprod)

@@ -11,7 +11,8 @@ from pathlib import Path
 class ModelIdentity:
     """Names, and sha256 (hex) of the weights, of a base model, a judge and the coarse colorizer as they were loaded.
 
-    Outputs of version 0.1.0 have no `coarse_digest`.
+    Outputs of version 0.1.0 have no `coarse_digest`. `loss_decoder` and its digest are "" where stage 1's loss uses the
+    base model's own.
     """
 
     base_model: str
@@ -19,6 +20,8 @@ class ModelIdentity:
     judge: str
     judge_digest: str
     coarse_digest: str = ""
+    loss_decoder: str = ""
+    loss_decoder_digest: str = ""
 
 
 def embedded_folder(part: str) -> Path:

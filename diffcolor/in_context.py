@@ -64,11 +64,12 @@ def _reconstruct(
     stage.train(trained)
     if stage.is_new:
         yield stage.progress()  # a chance for a checkpoint between two stages
-    for _ in stage.steps():
-        timesteps, noise = stage.draw(latents)
-        with attached_lora(base.unet, state.lora):
-            x_t = add_noise(base, latents, noise, timesteps)
-            model_output = denoise(base, x_t, timesteps, state.optimized_embeds)
-        loss = denoising_loss(model_output, training_target(base, latents, noise, timesteps))
+    for images in stage.steps():
+        x_0 = latents[images]
+        timesteps, noise = stage.draw(x_0)
+        x_t = add_noise(base, x_0, noise, timesteps)
+        with attached_lora(base.unet, state.lora.of(images)):
+            model_output = denoise(base, x_t, timesteps, state.optimized_embeds[images])
+        loss = denoising_loss(model_output, training_target(base, x_0, noise, timesteps))
         stage.update(loss)
         yield stage.progress(denoising=loss)

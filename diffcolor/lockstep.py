@@ -27,7 +27,7 @@ class Progress:
 
     Attributes:
         steps: the budget of the stage.
-        losses: of the last step, by name; each is (K,), detached, still on the device.
+        losses: of the last step, by name; each is (n,), of those that still train, detached, still on the device.
         checkpoint: makes the checkpoint of the image with the given index, None if that image has failed. To be called
             before the next step.
     """
@@ -54,6 +54,7 @@ class Lockstep:
         share = config.primary.strength if config.timesteps == "sampling" else 1.0
         self.timesteps = max(1, round(share * base.scheduler.config.num_train_timesteps))
         self.live = torch.tensor([image not in state.failures for image in range(len(batch))])
+        self.drawn = torch.zeros(0, dtype=torch.long)  # the timesteps of the present step, on the CPU
         self.trained: dict[str, Tensor] = {}
         self.history: list[Tensor] = []
         self._resumed = state.resumed_in(stage)
@@ -81,26 +82,39 @@ class Lockstep:
                 moments = {key: self._saved_moment(key, name).to(tensor.device) for key in _MOMENTS}
                 self.optimizer.state[tensor] = {"step": torch.tensor(float(len(self.history))), **moments}
 
-    def steps(self) -> Iterator[int]:
-        """The remaining steps, until the budget is spent or no image trains any more."""
+    def steps(self) -> Iterator[Tensor | slice]:
+        """The remaining steps, until the budget is spent or no image trains any more: for each the index of the images
+        that still train, by which all that the step computes is cut. Settled images cost nothing."""
         while len(self.history) < self.budget and bool(self.live.any()):
-            yield len(self.history)
+            yield slice(None) if bool(self.live.all()) else to_device(self._training, self.base.device)
         self._fail_non_finite()
         for tensor in self.trained.values():
             tensor.requires_grad_(False)
 
+    @property
+    def _training(self) -> Tensor:
+        return self.live.nonzero().flatten()
+
     def draw(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Timesteps (K,) and noise like `latents` for the next step.
+        """Timesteps (n,) and noise like `latents` for the next step of the n images that train.
 
         Departs from the paper: t is not drawn independently at each step but follows a golden-ratio sequence from a
         random offset, which is just as uniform and covers all noise levels within a small budget.
         """
         step = len(self.history)
         timesteps = ((self.offsets + step * _GOLDEN) % 1 * self.timesteps).long().clamp_max(self.timesteps - 1)
-        return to_device(timesteps, latents.device), draw_noise(self.generators, latents.shape[1:], latents.device)
+        images = self._training.tolist()
+        self.drawn = timesteps[images]
+        noise = draw_noise([self.generators[image] for image in images], latents.shape[1:], latents.device)
+        return to_device(self.drawn, latents.device), noise
+
+    def chosen(self, probabilities: Tensor) -> Tensor:
+        """Indices, on the device, of those of the n images for which a draw of their own falls below (n,)."""
+        draws = [torch.rand((), generator=self.generators[image]) for image in self._training.tolist()]
+        return to_device((torch.stack(draws) < probabilities).nonzero().flatten(), self.base.device)
 
     def update(self, losses: Tensor) -> None:
-        """Makes one optimizer step of every live image on its own loss; `losses` is (K,)."""
+        """Makes one optimizer step of every image that trains on its own loss; `losses` is (n,)."""
         self.optimizer.zero_grad()
         # The sum gives each image the gradient of its own loss alone; a mean would divide that gradient by K.
         scale = LOSS_SCALE.get(self.base.precision, 1.0)
@@ -114,6 +128,10 @@ class Lockstep:
             for parameter, values in zip(self.trained.values(), kept, strict=True):
                 for image, value in zip(stopped, values, strict=True):
                     parameter[image] = value
+        if stopped:
+            every = torch.zeros(len(self.live), device=losses.device)
+            every[to_device(self._training, losses.device)] = losses.detach().float()
+            losses = every
         self.history.append(losses.detach())
         if len(self.history) % _CHECK_EVERY == 0:
             self._fail_non_finite()

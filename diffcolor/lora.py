@@ -64,6 +64,10 @@ class LoRA:
     def _part(self, prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): part for name, part in self.named().items() if name.startswith(prefix)}
 
+    def of(self, rows: Tensor | slice) -> "LoRA":
+        """Adapters of some images, through which gradients reach `values`."""
+        return LoRA(self.values[rows], self.shapes)
+
     def select(self, images: Sequence[int]) -> "LoRA":
         """Adapters of the given images in the given order; repeats are allowed."""
         return LoRA(self.values.detach()[list(images)], self.shapes)

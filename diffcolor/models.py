@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from diffcolor.base_model import BaseModel, load_base_model, resolve_device
+from diffcolor.base_model import BaseModel, load_base_model, resolve_device, with_loss_decoder
 from diffcolor.coarse import SIZE_MULTIPLE, CoarseColorizer, load_coarse
 from diffcolor.config import MINI, NO_BASE, Precision
 from diffcolor.geometry import working_size
@@ -32,6 +32,8 @@ class Models:
             judge=self.judge.name,
             judge_digest=self.judge.digest,
             coarse_digest=self.coarse.digest,
+            loss_decoder=self.base.loss_decoder_name if self.base else "",
+            loss_decoder_digest=self.base.loss_decoder_digest if self.base else "",
         )
 
     @property
@@ -61,6 +63,7 @@ def load_models(
     device: str = "cpu",
     precision: Precision | str = Precision.auto,
     deterministic: bool = False,
+    loss_decoder: str | None = None,
 ) -> Models:
     """Loads all three.
 
@@ -68,6 +71,7 @@ def load_models(
         base_model: see `load_base_model`; "none" for none.
         device: "auto", "cpu" or "cuda".
         precision: of base model and judge; the small coarse colorizer is float32 always.
+        loss_decoder: see `with_loss_decoder`; None for none.
         deterministic: the whole process computes so from here on (`precision.compute_deterministically`).
 
     Raises:
@@ -78,4 +82,6 @@ def load_models(
         compute_deterministically()
     set_float32_products(dtype_for(precision, torch.device(resolved)))
     base = None if base_model == NO_BASE else load_base_model(base_model, resolved, precision)
+    if base and loss_decoder:
+        base = with_loss_decoder(base, loss_decoder)
     return Models(base, load_judge(judge, resolved, precision), load_coarse(resolved))

@@ -102,6 +102,7 @@ class JobSpec:
     Attributes:
         output: folder or URI.
         precision: numbers of the frozen models.
+        loss_decoder: an AutoencoderTiny for stage 1's loss; None for the base model's own decoder.
         deterministic: the same bits on the same device; K is 1 then, because neighbours change a GPU's rounding.
         images_per_step: K >= 1, the images that are adapted together.
         max_pixels: larger scans are refused before they are decoded.
@@ -122,6 +123,7 @@ class JobSpec:
     device: Device = Device.auto
     precision: Precision = Precision.auto
     deterministic: bool = False
+    loss_decoder: str | None = None
     images_per_step: int = IMAGES_PER_STEP
     max_pixels: int = MAX_PIXELS
     outputs: OutputOptions = field(default_factory=OutputOptions)
@@ -211,6 +213,7 @@ class JobRequest:
             output=absolute_path(self.spec.output),
             base_model=absolute_model(self.spec.base_model),
             judge=absolute_model(self.spec.judge),
+            loss_decoder=self.spec.loss_decoder and absolute_model(self.spec.loss_decoder),
         )
         return replace(self, manifest=absolute_path(self.manifest), spec=spec)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import open_clip
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -99,6 +99,19 @@ def make_base_model(folder: Path, prediction_type: str = "epsilon") -> Path:
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def make_tiny_decoder(folder: Path, latent_channels: int = 4, scales: int = 3) -> Path:
+    """An AutoencoderTiny folder with random weights, for the latents of `make_base_model`."""
+    torch.manual_seed(2)
+    AutoencoderTiny(
+        latent_channels=latent_channels,
+        encoder_block_out_channels=(8,) * scales,
+        decoder_block_out_channels=(8,) * scales,
+        num_encoder_blocks=(1,) * scales,
+        num_decoder_blocks=(1,) * scales,
     ).save_pretrained(folder)
     return folder
 

@@ -29,6 +29,7 @@ from pipelines.commands.terminal import (
     ImagesPerStep,
     Json,
     JudgeOption,
+    LossDecoderOption,
     NegativeOption,
     PrecisionOption,
     PresetOption,
@@ -52,6 +53,7 @@ def estimate(
     preset: PresetOption = Preset.balanced,
     base_model: BaseModelOption = MINI,
     judge: JudgeOption = MINI,
+    loss_decoder: LossDecoderOption = None,
     start: StartOption = None,
     config: ConfigOption = None,
     steps: StepsOption = None,
@@ -98,6 +100,7 @@ def estimate(
             config=dials.turn(configured(preset, base_model, start)),
             device=device,
             precision=precision,
+            loss_decoder=loss_decoder,
             images_per_step=images_per_step,
             reach=reach,
         )

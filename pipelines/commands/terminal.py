@@ -37,6 +37,13 @@ JudgeOption = Annotated[
     str,
     typer.Option(help="CLIP model: 'mini' (embedded), an open_clip folder, or MODEL:TAG.", rich_help_panel=METHOD),
 ]
+LossDecoderOption = Annotated[
+    str | None,
+    typer.Option(
+        help="AutoencoderTiny (folder or hub id, such as madebyollin/taesd) for stage 1's loss: less time and memory.",
+        rich_help_panel=METHOD,
+    ),
+]
 DeviceOption = Annotated[Device, typer.Option(help="auto: cuda where the workers have a GPU.", rich_help_panel=WORKERS)]
 PrecisionOption = Annotated[
     Precision,

@@ -24,6 +24,8 @@ def _fit_settings(models: ModelIdentity, config: Config) -> dict:
     settings = {"fit": digest(config.fit), "base_model": models.base_model_digest, "judge": models.judge_digest}
     if config.uses_coarse:
         settings["coarse"] = models.coarse_digest
+    if models.loss_decoder_digest:
+        settings["loss_decoder"] = models.loss_decoder_digest
     return settings
 
 

@@ -39,7 +39,9 @@ class Worker:
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
-        self.models = load_models(spec.base_model, spec.judge, spec.device, spec.precision, spec.deterministic)
+        self.models = load_models(
+            spec.base_model, spec.judge, spec.device, spec.precision, spec.deterministic, spec.loss_decoder
+        )
         self.identity = self.models.identity
         self.store = Store(spec.output, patience=spec.patience, preconditions=spec.preconditions)
         self.log = EventLog(self.store.with_timeout(), spec.run, f"worker-{platform.node()}-{os.getpid()}")

@@ -1,15 +1,17 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 
 from diffcolor.base_folder import read_base_folder
-from diffcolor.base_model import load_base_model
-from diffcolor.diffusion import decode, encode
+from diffcolor.base_model import load_base_model, with_loss_decoder
+from diffcolor.diffusion import decode, decode_for_loss, encode
 from diffcolor.errors import BaseModelError
 from diffcolor.judge import _trained_with_quick_gelu, load_judge
+from tests.tiny_models import make_tiny_decoder
 
 
 def test_sizes_come_from_the_models_own_config(base):
@@ -168,3 +170,29 @@ def test_a_sharded_variant_is_a_variant(base_folder, tmp_path):
 def test_a_judge_trained_with_quick_gelu_gets_it():
     assert _trained_with_quick_gelu("ViT-B-32", "openai")
     assert not _trained_with_quick_gelu("ViT-B-32", "laion2b_s34b_b79k")
+
+
+def test_a_loss_decoder_sees_the_predictions_and_paints_nothing(tmp_path, models):
+    """Stage 1 learns otherwise with it, but nothing that is seen is decoded by it."""
+    small = with_loss_decoder(models.base, str(make_tiny_decoder(tmp_path / "tiny")))
+    latents = torch.randn(2, 4, 8, 8)
+    assert torch.equal(decode(small, latents), decode(models.base, latents))
+    assert decode_for_loss(small, latents).shape == (2, 3, 32, 32)
+    assert not torch.allclose(decode_for_loss(small, latents), decode(small, latents), atol=1e-2)
+    identity = replace(models, base=small).identity
+    assert identity.loss_decoder == str(tmp_path / "tiny")
+    assert len(identity.loss_decoder_digest) == 64
+    assert models.identity.loss_decoder_digest == ""
+
+
+@pytest.mark.parametrize(("made", "named"), [({"latent_channels": 16}, "16 channels"), ({"scales": 4}, "1/8")])
+def test_a_loss_decoder_for_other_latents_is_refused(tmp_path, base, made, named):
+    folder = make_tiny_decoder(tmp_path / "tiny", **made)
+    with pytest.raises(BaseModelError, match=named):
+        with_loss_decoder(base, str(folder))
+
+
+def test_a_loss_decoder_that_is_none_is_refused_in_a_sentence(tmp_path, base, base_folder):
+    for folder in (tmp_path, base_folder / "unet"):
+        with pytest.raises(BaseModelError, match=str(folder)):
+            with_loss_decoder(base, str(folder))

@@ -213,3 +213,79 @@ def test_a_configuration_comes_back_from_json(config):
     again = from_values(json.loads(json.dumps(asdict(config))), Config)
     assert again == config
     assert digest(again) == digest(config)
+
+
+def test_a_drawn_contrast_has_the_expectation_of_the_weighted_one(models):
+    """Over many steps: the same mean loss, computed in the share of steps that alpha_bar is in the mean."""
+    looks, real = [], models.judge.model.encode_image
+
+    def encode_image(pixels):
+        looks.append(len(pixels))
+        return real(pixels)
+
+    def mean_contrast(**changes):
+        looks.clear()
+        config = replace(TINY.fit, color_prior_steps=400, color_prior_learning_rate=1e-9, **changes)
+        losses = [
+            progress.losses["contrastive"]
+            for progress in fit(models, [scan(0), scan(1)], config)
+            if progress.stage == "color_prior"
+        ]
+        return torch.stack(losses).mean(), sum(looks)
+
+    models.judge.model.encode_image = encode_image
+    try:
+        weighted, all_looks = mean_contrast()
+        drawn, few_looks = mean_contrast(contrastive_at="drawn")
+    finally:
+        del models.judge.model.encode_image
+    share = float(models.base.alphas_cumprod.mean())
+    assert all_looks == 800
+    assert few_looks == pytest.approx(800 * share, rel=0.1)
+    assert float(drawn) == pytest.approx(float(weighted), rel=0.15)
+
+
+def test_a_settled_image_is_computed_no_more(models):
+    """Of a batch whose images settle at different steps, only those that train go through the U-Net."""
+    sizes, real = [], models.base.unet.forward
+
+    def forward(x, *given, **more):
+        sizes.append(len(x))
+        return real(x, *given, **more)
+
+    config = replace(TINY.fit, color_prior_steps=24, plateau_window=4, plateau_improvement=0.01)
+    models.base.unet.forward = forward
+    try:
+        for progress in fit(models, [scan(k) for k in range(4)], config):
+            if progress.stage != "color_prior":
+                break
+            seen = list(sizes)
+    finally:
+        models.base.unet.forward = real
+    assert seen[0] == 4
+    assert seen == sorted(seen, reverse=True)
+    assert seen[-1] < 4
+
+
+def test_luminance_is_put_back_at_every_nth_step_and_at_the_last(models):
+    (one,) = fitted(models, [scan(0)])
+    decodes, real = [], models.base.vae.encode
+
+    def encode(pixels):
+        decodes.append(1)
+        return real(pixels)
+
+    def count(every):
+        decodes.clear()
+        sample = replace(TINY.sample, num_inference_steps=8, strength=1.0, luminance_every=every)
+        picture = recolor(models, [(one, "a red barn")], replace(TINY, sample=sample, etas=(1.0,)))[0][0]
+        assert torch.allclose(soft_luma(picture.rgb[None])[0], one.scan.gray, atol=1e-4)
+        return len(decodes)
+
+    models.base.vae.encode = encode
+    try:
+        assert count(1) - count(2) == 4
+        assert count(1) - count(3) == 5
+        assert count(1) - count(100) == 7
+    finally:
+        models.base.vae.encode = real
