@@ -11,6 +11,7 @@ from diffcolor.errors import BaseModelError
 _TAKEN = "taken are Stable Diffusion 1.x and 2.x and fine-tunes of their shape, as diffusers folders"
 _WEIGHTS = re.compile(r"(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?\.safetensors")
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+_SMALL = ("tokenizer", "scheduler")
 _CONVERSION = "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
 # Of U-Nets that are conditioned on more than a timestep and one text.
 _MORE_CONDITIONS = {
@@ -41,6 +42,36 @@ def read_base_folder(name: str, folder: Path) -> BaseFolder:
 
     Raises:
         BaseModelError: it is of another family, or lacks something.
+    """
+    check_family(name, folder)
+    files = [file.relative_to(folder).as_posix() for part in _STEMS for file in (folder / part).glob("*.safetensors")]
+    variant, weights = _chosen_weights(name, files)
+    return BaseFolder(folder, variant, tuple(folder / file for file in weights))
+
+
+def needed_configs(names: list[str]) -> list[str]:
+    """Of the files of a model on a hub, those that tell what it is; small."""
+    return [one for one in names if one.endswith((".json", ".txt")) and _folder(one) in ("", *_STEMS, *_SMALL)]
+
+
+def needed_files(name: str, names: list[str]) -> list[str]:
+    """Of the files of a model on a hub, those that are loaded, and the configs.
+
+    Raises:
+        BaseModelError: it has no weights that can be read.
+    """
+    return [*needed_configs(names), *_chosen_weights(name, names)[1]]
+
+
+def _folder(file: str) -> str:
+    return file.rpartition("/")[0]
+
+
+def check_family(name: str, folder: Path) -> None:
+    """Looks at the configs alone.
+
+    Raises:
+        BaseModelError: it is of another family, or lacks a part.
     """
 
     def refused(reason: str) -> BaseModelError:
@@ -74,7 +105,6 @@ def read_base_folder(name: str, folder: Path) -> BaseFolder:
     if None not in (width, hidden) and width != hidden:
         raise refused(f"its U-Net reads texts of width {width}, its text encoder writes {hidden}")
     _check_scheduler(scheduler, refused)
-    return _with_weights(name, folder)
 
 
 def _check_scheduler(scheduler: dict[str, Any], refused: Any) -> None:
@@ -86,20 +116,20 @@ def _check_scheduler(scheduler: dict[str, Any], refused: Any) -> None:
         raise refused(f"it is distilled to a few steps (its scheduler is {kind}), which fine-tuning undoes")
 
 
-def _with_weights(name: str, folder: Path) -> BaseFolder:
-    """The weight files that diffusers would load. A variant is taken where a part has no other."""
-    found: dict[str, dict[str, list[Path]]] = {}  # by part, then by variant ("" for none)
+def _chosen_weights(name: str, files: list[str]) -> tuple[str | None, list[str]]:
+    """The variant and the weight files that diffusers would load. A variant is taken where a part has no other."""
+    found: dict[str, dict[str, list[str]]] = {}  # by part, then by variant ("" for none)
     for part, stem in _STEMS.items():
         found[part] = {}
-        for file in sorted((folder / part).glob(f"{stem}*.safetensors")):
-            if match := _WEIGHTS.fullmatch(file.name.removeprefix(stem)):
+        for file in sorted(one for one in files if one.startswith(f"{part}/{stem}")):
+            if match := _WEIGHTS.fullmatch(file.removeprefix(f"{part}/{stem}")):
                 found[part].setdefault(match["variant"] or "", []).append(file)
         if not found[part]:
             raise BaseModelError(name, f"{part}/ holds no {stem}.safetensors (pickled weights, .bin, are not read)")
     wanted = {min(some, key=lambda one: one != "fp16") for some in found.values() if "" not in some}
     variant = min(wanted) if wanted else None
     chosen = [some[variant or ""] if (variant or "") in some else next(iter(some.values())) for some in found.values()]
-    return BaseFolder(folder, variant, tuple(file for files in chosen for file in files))
+    return variant, [file for files in chosen for file in files]
 
 
 def _read(name: str, file: Path) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """The pretrained model, of Stable Diffusion's architecture, that is adapted to each image."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffcolor.base_folder import read_base_folder
+from diffcolor.base_folder import check_family, needed_configs, needed_files, read_base_folder
 from diffcolor.config import MINI, Precision
 from diffcolor.errors import BaseModelError
+from diffcolor.hub import fetch
 from diffcolor.identity import embedded_folder, weights_digest
 from diffcolor.precision import dtype_for, freeze
 from diffcolor.words import EVERY_WORD, Vocabulary, embedded_vocabulary
@@ -101,7 +103,7 @@ def load_base_model(
     folder = embedded_folder("mini") if name == MINI else Path(name)
     try:
         if not folder.exists():
-            folder = Path(DiffusionPipeline.download(name, use_safetensors=True, **_LEFT_OUT))
+            folder = _fetched(name)
         layout = read_base_folder(name, folder)
         pipeline = DiffusionPipeline.from_pretrained(
             str(folder),
@@ -133,6 +135,12 @@ def load_base_model(
     )
 
 
+def _fetched(name: str) -> Path:
+    """The folder of a hub id. Its configs come first: of another family's model no weights are fetched."""
+    check_family(name, fetch(name, needed_configs))
+    return fetch(name, partial(needed_files, name))
+
+
 def with_loss_decoder(base: BaseModel, name: str) -> BaseModel:
     """The base model with an AutoencoderTiny (such as madebyollin/taesd) as decoder of stage 1's loss.
 
@@ -143,11 +151,12 @@ def with_loss_decoder(base: BaseModel, name: str) -> BaseModel:
         BaseModelError: it cannot be loaded, or is for other latents.
     """
     from diffusers import AutoencoderTiny
-    from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(name) if Path(name).exists() else Path(snapshot_download(name, allow_patterns=_TINY_FILES))
+        folder = Path(name) if Path(name).exists() else fetch(name, lambda _: _TINY_FILES)
         tiny = AutoencoderTiny.from_pretrained(str(folder), use_safetensors=True)
+    except BaseModelError:
+        raise
     except Exception as error:  # as for a base model
         raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
     scale = 2 ** (len(tiny.config.decoder_block_out_channels) - 1)

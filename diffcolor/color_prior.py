@@ -47,12 +47,12 @@ def find_color_prior(
         # Departs from the paper: predictions from almost pure noise say little about this picture, so the loss is
         # weighted with the share of signal in x_t; or, for the same expectation, computed that often.
         if config.contrastive_at == "all":
-            loss_con = base.alphas_cumprod[timesteps] * _contrast(base, judge, config, *looked_at)
+            loss_con = base.alphas_cumprod[timesteps] * contrast(base, judge, config, *looked_at)
         else:
             loss_con = torch.zeros(len(x_0), device=base.device)
             some = stage.chosen(base.scheduler.alphas_cumprod[stage.drawn])
             if len(some):
-                found = _contrast(base, judge, config, *(tensor[some] for tensor in looked_at))
+                found = contrast(base, judge, config, *(tensor[some] for tensor in looked_at))
                 loss_con = loss_con.index_put((some,), found)
         if config.denoising_target == "prior":
             with torch.no_grad():  # without the adapters
@@ -65,7 +65,7 @@ def find_color_prior(
     return state
 
 
-def _contrast(
+def contrast(
     base: BaseModel,
     judge: Judge,
     config: FitConfig,

@@ -75,7 +75,7 @@ def denoise(base: BaseModel, x_t: Tensor, timesteps: Tensor, prompt_embeds: Tens
     return base.unet(x_t.to(base.precision), timesteps, encoder_hidden_states=texts).sample.float()
 
 
-def _guided(base: BaseModel, x_t: Tensor, t: Tensor, embeds: Tensor, empty: Tensor, guidance_scale: float) -> Tensor:
+def guide(base: BaseModel, x_t: Tensor, t: Tensor, embeds: Tensor, empty: Tensor, guidance_scale: float) -> Tensor:
     """Classifier-free guidance (arXiv 2207.12598). A picture's pair stays together: LoRA needs an image-major batch."""
     if guidance_scale == 1:
         return denoise(base, x_t, t, embeds)
@@ -122,7 +122,7 @@ def sample(
     x = noise.clone() if strength == 1 else add_noise(base, start, noise, first)
     for number, t in enumerate(schedule):
         timesteps = torch.full((len(x),), t, device=x.device)
-        original = predict_original(base, x, _guided(base, x, timesteps, embeds, empty, guidance_scale), timesteps)
+        original = predict_original(base, x, guide(base, x, timesteps, embeds, empty, guidance_scale), timesteps)
         signal, sigma = _coefficients(base, timesteps, x)
         if luminance is not None and (len(schedule) - 1 - number) % luminance_every == 0:
             original = encode(base, replace_luma(decode(base, original).clamp(0, 1), luminance))
