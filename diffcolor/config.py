@@ -254,8 +254,9 @@ _GENERAL = {
 }
 _GENERAL["draft"] = _drafted(_GENERAL["balanced"], 30, 15, 15, sampling_steps=12)
 
-# For the embedded model, which was trained to start from a scan with little noise (docs/decisions/0010).
-_mini_sample = replace(_quick, guidance_scale=1.0, strength=0.1)
+# For the embedded model, which was trained to go on from coarse colours with little noise (docs/decisions/0010): one
+# step of fifty. More noise costs colour and truth alike, and other etas make no other picture (docs/results.md).
+_mini_sample = replace(_quick, num_inference_steps=50, guidance_scale=1.0, strength=0.02)
 _mini_fit = replace(
     _shorter,
     color_prior_steps=30,
@@ -269,9 +270,9 @@ _mini_fit = replace(
 )
 PRESETS = {
     "paper": _PAPER,
-    "balanced": Config(preset="balanced", fit=_mini_fit, sample=_mini_sample, etas=(1.0, 1.2)),
+    "balanced": Config(preset="balanced", fit=_mini_fit, sample=_mini_sample, etas=(1.0,)),
 }
-PRESETS["draft"] = _drafted(PRESETS["balanced"], 15, 10, 5, sampling_steps=15)
+PRESETS["draft"] = _drafted(PRESETS["balanced"], 15, 10, 5, sampling_steps=50)
 
 
 # Without a base model nothing is trained or sampled.
