@@ -1,4 +1,4 @@
-"""The lines of docs/results.md: how each is trained and sampled, and what takes the place of a piece of the method."""
+"""The variants of `ablation.py`: how each is trained and sampled, and what takes the place of a piece of the method."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -109,7 +109,7 @@ def replaced(name: str | None, base: BaseModel) -> AbstractContextManager:
 
 
 def variants(base_model: str = "mini") -> list[Variant]:
-    """Every line of docs/results.md, with a base model's own presets."""
+    """All of them, with a base model's own presets."""
     balanced, draft, paper = (preset_for(name, base_model) for name in ("balanced", "draft", "paper"))
     shipped, full = balanced.sample, {"fit": balanced.fit}
     line = partial(Variant, sample=shipped)

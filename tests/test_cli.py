@@ -127,6 +127,12 @@ def test_without_a_base_model_there_is_no_gray_start(tmp_path):
     assert "coarse colorizer" in found.stderr
 
 
+def test_the_papers_budgets_on_mini_are_warned_of(tmp_path):
+    for preset, warned in (("paper", True), ("balanced", False)):
+        said = run("submit", tmp_path / "nosuch.parquet", "--output", tmp_path / "out", "--preset", preset).output
+        assert ("loses colour" in said) == warned
+
+
 def test_what_nobody_foresaw_ends_with_a_sentence_and_a_file(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr("sys.argv", ["diffcolor-batch", "submit", "--on-end", "curl -H abc123", "\udcff.parquet"])

@@ -45,6 +45,7 @@ from pipelines.commands.terminal import (
     configured,
     reach_of,
     reported,
+    say,
 )
 from pipelines.images.formats.table import OutputFormat
 from pipelines.images.rules import MAX_PIXELS
@@ -287,6 +288,11 @@ def submit(
         budget_hours=budget_hours,
         on_end=on_end,
     )
+    if preset is Preset.paper and base_model == MINI:
+        say(
+            "warning: --preset paper is the paper's 3,000 steps from a gray scan, made for Stable Diffusion; on mini "
+            "it takes minutes per image and loses colour. balanced was chosen for mini."
+        )
     if address and address.startswith("http"):
         with reported():
             raise typer.Exit(run_in_cluster(request, address, env or [], follow))

@@ -1,13 +1,14 @@
-"""What docs/results.md is made with: which cases a part has, intervals, picks, and the document's places."""
+"""What docs/results.md is made with: which cases a part has, the long table, the sheet of best and worst."""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.ablation import part_of, prompt_of
-from benchmarks.results import PICKED, bootstrap, fill, picked, pooled_ratio, read, run_for, table
+from benchmarks.results import RANKED, SHOWN, pooled_ratio, read, sheet, spread, write_csv
 from benchmarks.validation import HUES, Case
 from benchmarks.variants import PARTS, REPLACEMENTS, Variant, attraction_loss, replaced, variants
 from diffcolor import colorize
@@ -48,10 +49,9 @@ def test_a_part_of_few_cases_is_all_of_them():
     assert len(part_of(cases(3, 2), "some")) == 5
 
 
-def test_every_line_of_the_document_is_a_variant():
+def test_every_variant_has_a_name_of_its_own():
     names = [variant.name for variant in variants()]
     assert len(names) == len(set(names))
-    assert run_for() <= set(names)
     assert {variant.against for variant in variants()} - {None} <= set(names)
 
 
@@ -102,106 +102,46 @@ def test_another_alignment_aligns_too(name, embedded):
     assert after < 0.75 * before
 
 
-def rows(errors: list[float], groups: list[str]) -> list[dict]:
-    return [{"ab_error": one, "ab_ratio": one / 10, "group": group} for one, group in zip(errors, groups, strict=True)]
-
-
-def test_the_bootstrap_draws_groups_not_pictures():
-    rng = np.random.default_rng(0)
-    levels = rng.uniform(2, 12, 8)
-    alike = rows([float(level) for level in levels for _ in range(9)], [str(n) for n in range(8) for _ in range(9)])
-    apart = [{**row, "group": str(n)} for n, row in enumerate(alike)]
-    value, low, high = bootstrap(alike, pooled_ratio)
-    assert value == pytest.approx(levels.mean() / 10)
-    assert low < value < high
-    _, low_apart, high_apart = bootstrap(apart, pooled_ratio)
-    assert high - low > 2 * (high_apart - low_apart)
-
-
-def test_a_paired_change_is_surer_than_its_parts():
-    rng = np.random.default_rng(1)
-    errors = rng.uniform(2, 12, 30)
-    groups = [str(n) for n in range(30)]
-    before, after = rows(list(errors), groups), rows(list(errors - 0.2), groups)
-    value, low, high = bootstrap(after, pooled_ratio, before)
-    assert value == pytest.approx(-0.02)
-    assert low == pytest.approx(-0.02)
-    assert high == pytest.approx(-0.02)
-
-
 @pytest.fixture
 def runs(tmp_path):
-    """Two variants' figures: one good on the even pictures, one on the odd."""
+    """Twenty photographs and a scene in the colours of all that is shown, the first the truest."""
+    for name in (*SHOWN, "truth"):
+        (tmp_path / "pictures" / name).mkdir(parents=True, exist_ok=True)
     (tmp_path / "figures").mkdir()
-    columns = ("ciede2000", "colorfulness", "colorfulness_truth", "seconds")
-    for name, good in {"even": 0, "odd": 1}.items():
-        found = []
-        for n in range(14):
-            error = 3.0 if n % 2 == good else 9.0
-            row = {"id": f"photograph-{n:03d}", "group": str(n), "ab_error": error, "ab_ratio": error / 10}
-            found.append({**row, "margin": -error, **dict.fromkeys(columns, 1.0)})
-        pq.write_table(pa.Table.from_pylist(found), tmp_path / "figures" / f"{name}.parquet")
+    rows = []
+    for n in range(21):
+        one = f"photograph-{n:03d}" if n < 20 else "scene-000"
+        rows.append({"id": one, "group": f"shoot {n}", "ab_error": n + 1.0, "ab_ratio": (n + 1) / 10, "witness": None})
+        for name in (*SHOWN, "truth"):
+            Image.new("RGB", (400, 100), (200, 10 * n, 0)).save(tmp_path / "pictures" / name / f"{one}.png")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "figures" / f"{RANKED}.parquet")
     return tmp_path
 
 
-def test_a_rule_picks_case_by_case(runs):
-    best = picked(runs, ["even", "odd"], lambda row: row["margin"], "photograph")
-    assert [row["ab_error"] for row in best] == [3.0] * 14
-    worst = picked(runs, ["even", "odd"], lambda row: -row["margin"], "photograph")
-    assert [row["ab_error"] for row in worst] == [9.0] * 14
+def test_the_sheet_shows_the_worst_as_well_as_the_best(runs):
+    ids = spread(read(runs)[RANKED])
+    assert [int(one[-3:]) for one in ids] == [0, 1, 2, 9, 10, 11, 17, 18, 19]
+    picture = np.asarray(sheet(runs / "pictures", ids))
+    height = picture.shape[0] // 9
+    column = picture.shape[1] // (len(SHOWN) + 1)
+    for line, one in enumerate(ids):
+        middle = picture[line * height + height // 2]
+        assert middle[column // 2].std() < 1  # the scan is gray
+        assert middle[column + column // 2].tolist() == [200, 10 * int(one[-3:]), 0]
 
 
-def test_what_is_picked_has_a_line_of_its_own(runs, monkeypatch):
-    for name in ("even", "odd"):
-        file = runs / "figures" / f"{name}.parquet"
-        found = pq.read_table(file)
-        pq.write_table(found.append_column("stray_color", pa.array([0.0] * len(found))), file)
-    monkeypatch.setitem(PICKED, "best", ["even", "odd"])
-    assert {row["ab_error"] for row in read(runs, "best", "photograph").values()} == {3.0}
-    assert table(runs, {"best": "the best"}, "photograph").splitlines()[2].startswith("| the best | 14 | 0.300 ")
+def test_every_picture_is_in_the_table(runs):
+    write_csv(read(runs), runs / "long" / "test.csv")
+    lines = (runs / "long" / "test.csv").read_text().splitlines()
+    assert len(lines) == 22
+    first = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
+    assert (first["picture"], first["variant"], first["ab_error"], first["witness"]) == (
+        "photograph-000",
+        RANKED,
+        "1",
+        "",
+    )
 
 
-def test_a_table_has_a_line_for_each_variant_that_was_run_and_its_change(runs):
-    lines = table(runs, {"even": "even", "odd": "odd", "missing": "missing"}, "photograph", "even").splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["*even*", "odd", "… the change"]
-    assert lines[2].split("|")[3].split()[0] == lines[3].split("|")[3].split()[0] == "0.600"
-    assert "**" not in lines[4].split("|")[3]  # as good on the whole
-
-
-def test_the_reference_stands_on_the_cases_that_it_is_compared_on(runs):
-    found = pq.read_table(runs / "figures" / "odd.parquet")
-    for name, count in {"some": 12, "few": 3}.items():
-        pq.write_table(found.slice(0, count), runs / "figures" / f"{name}.parquet")
-    lines = table(runs, {"even": "even", "some": "some", "few": "few"}, "photograph", "even").splitlines()[2:]
-    heads = [[cell.strip() for cell in line.split("|")[1:3]] for line in lines]
-    assert heads == [
-        ["*even*", "12"],
-        ["some", "12"],
-        ["… the change", ""],
-        ["*even*", "3"],
-        ["few", "3"],
-        ["… the change", ""],
-    ]
-
-
-@pytest.mark.parametrize("part", ["photograph", "scene"])
-def test_changes_are_signed_once(part, tmp_path):
-    (tmp_path / "figures").mkdir()
-    columns = ("ab_error", "ciede2000", "colorfulness", "colorfulness_truth", "seconds", "margin", "hint_taken",
-               "hint_hue_error", "bleed", "bleed_truth")  # fmt: skip
-    for name, level in {"before": 2.0, "after": 1.0}.items():
-        found = [
-            {"id": f"{part}-{n}", "group": str(n), "ab_ratio": 0.5, **dict.fromkeys(columns, level)} for n in range(12)
-        ]
-        pq.write_table(pa.Table.from_pylist(found), tmp_path / "figures" / f"{name}.parquet")
-    change = table(tmp_path, {"before": "before", "after": "after"}, part, "before").splitlines()[-1]
-    assert "-1.00" in change or "-1.0 " in change
-    assert "++" not in change
-
-
-def test_a_table_goes_to_its_place_alone():
-    document = "a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\n<!-- end -->\n"
-    assert fill(document, "x", "new") == document.replace("old", "new")
-    assert "\nz\n" in fill(document, "y", "z")
-    with pytest.raises(ValueError, match="no place"):
-        fill(document, "z", "")
+def test_errors_are_summed_before_they_are_divided():
+    assert pooled_ratio([{"ab_error": 1.0, "ab_ratio": 0.5}, {"ab_error": 9.0, "ab_ratio": 1.0}]) == 10 / 11
