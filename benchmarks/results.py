@@ -2,7 +2,7 @@
 
 python -m benchmarks.results RUNS/DIGEST PART OUT
 
-Writes OUT/PART.csv, the figures of every picture, and OUT/PART.jpg: photographs from the best to the worst.
+Writes OUT/PART.csv, the figures of every picture, and OUT/PART.jpg: Kodachromes from the best to the worst.
 """
 
 import argparse
@@ -28,6 +28,7 @@ COLUMNS = (
 RANKED = "balanced-caption"
 SHOWN = ("alone-empty", "alone-caption", "balanced-caption", "balanced-hinted", "truth")
 TILE = (220, 165)
+FREE = "photograph-fsac-"  # Kodachromes: known to be free of restrictions; others are not shown
 
 
 def pooled_ratio(rows: list[dict]) -> float:
@@ -56,8 +57,8 @@ def write_csv(found: dict[str, dict[str, dict]], file: Path) -> None:
 
 
 def spread(rows: dict[str, dict]) -> list[str]:
-    """Ids of three photographs each of the best, the median and the worst, by their error relative to gray's."""
-    ids = sorted((one for one in rows if one.startswith("photograph")), key=lambda one: rows[one]["ab_ratio"])
+    """Ids of three Kodachromes each of the best, the median and the worst, by their error relative to gray's."""
+    ids = sorted((one for one in rows if one.startswith(FREE)), key=lambda one: rows[one]["ab_ratio"])
     middle = len(ids) // 2
     return [*ids[:3], *ids[middle - 1 : middle + 2], *ids[-3:]]
 

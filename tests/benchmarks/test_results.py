@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from benchmarks.ablation import part_of, prompt_of
-from benchmarks.results import RANKED, SHOWN, pooled_ratio, read, sheet, spread, write_csv
+from benchmarks.results import FREE, RANKED, SHOWN, pooled_ratio, read, sheet, spread, write_csv
 from benchmarks.validation import HUES, Case
 from benchmarks.variants import PARTS, REPLACEMENTS, Variant, attraction_loss, replaced, variants
 from diffcolor import colorize
@@ -104,13 +104,13 @@ def test_another_alignment_aligns_too(name, embedded):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Twenty photographs and a scene in the colours of all that is shown, the first the truest."""
+    """Twenty Kodachromes and another photograph in the colours of all that is shown, the first the truest."""
     for name in (*SHOWN, "truth"):
         (tmp_path / "pictures" / name).mkdir(parents=True, exist_ok=True)
     (tmp_path / "figures").mkdir()
     rows = []
     for n in range(21):
-        one = f"photograph-{n:03d}" if n < 20 else "scene-000"
+        one = f"{FREE}{n:03d}" if n < 20 else "photograph-of-someone-000"
         rows.append({"id": one, "group": f"shoot {n}", "ab_error": n + 1.0, "ab_ratio": (n + 1) / 10, "witness": None})
         for name in (*SHOWN, "truth"):
             Image.new("RGB", (400, 100), (200, 10 * n, 0)).save(tmp_path / "pictures" / name / f"{one}.png")
@@ -136,7 +136,7 @@ def test_every_picture_is_in_the_table(runs):
     assert len(lines) == 22
     first = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
     assert (first["picture"], first["variant"], first["ab_error"], first["witness"]) == (
-        "photograph-000",
+        "photograph-fsac-000",
         RANKED,
         "1",
         "",
