@@ -27,7 +27,7 @@ class Progress:
 
     Attributes:
         steps: the budget of the stage.
-        losses: of the last step, by name; each is (n,), of those that still train, detached, still on the device.
+        losses: of the last step, by name; each is (K,), detached, still on the device. NaN: an image that has settled.
         checkpoint: makes the checkpoint of the image with the given index, None if that image has failed. To be called
             before the next step.
     """
@@ -54,6 +54,7 @@ class Lockstep:
         share = config.primary.strength if config.timesteps == "sampling" else 1.0
         self.timesteps = max(1, round(share * base.scheduler.config.num_train_timesteps))
         self.live = torch.tensor([image not in state.failures for image in range(len(batch))])
+        self._images = torch.arange(len(batch))  # those that make the present step
         self.drawn = torch.zeros(0, dtype=torch.long)  # the timesteps of the present step, on the CPU
         self.trained: dict[str, Tensor] = {}
         self.history: list[Tensor] = []
@@ -86,14 +87,11 @@ class Lockstep:
         """The remaining steps, until the budget is spent or no image trains any more: for each the index of the images
         that still train, by which all that the step computes is cut. Settled images cost nothing."""
         while len(self.history) < self.budget and bool(self.live.any()):
-            yield slice(None) if bool(self.live.all()) else to_device(self._training, self.base.device)
+            self._images = self.live.nonzero().flatten()
+            yield slice(None) if len(self._images) == len(self.live) else to_device(self._images, self.base.device)
         self._fail_non_finite()
         for tensor in self.trained.values():
             tensor.requires_grad_(False)
-
-    @property
-    def _training(self) -> Tensor:
-        return self.live.nonzero().flatten()
 
     def draw(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Timesteps (n,) and noise like `latents` for the next step of the n images that train.
@@ -103,14 +101,14 @@ class Lockstep:
         """
         step = len(self.history)
         timesteps = ((self.offsets + step * _GOLDEN) % 1 * self.timesteps).long().clamp_max(self.timesteps - 1)
-        images = self._training.tolist()
+        images = self._images.tolist()
         self.drawn = timesteps[images]
         noise = draw_noise([self.generators[image] for image in images], latents.shape[1:], latents.device)
         return to_device(self.drawn, latents.device), noise
 
     def chosen(self, probabilities: Tensor) -> Tensor:
         """Indices, on the device, of those of the n images for which a draw of their own falls below (n,)."""
-        draws = [torch.rand((), generator=self.generators[image]) for image in self._training.tolist()]
+        draws = [torch.rand((), generator=self.generators[image]) for image in self._images.tolist()]
         return to_device((torch.stack(draws) < probabilities).nonzero().flatten(), self.base.device)
 
     def update(self, losses: Tensor) -> None:
@@ -128,11 +126,7 @@ class Lockstep:
             for parameter, values in zip(self.trained.values(), kept, strict=True):
                 for image, value in zip(stopped, values, strict=True):
                     parameter[image] = value
-        if stopped:
-            every = torch.zeros(len(self.live), device=losses.device)
-            every[to_device(self._training, losses.device)] = losses.detach().float()
-            losses = every
-        self.history.append(losses.detach())
+        self.history.append(self._of_all(losses, 0.0))
         if len(self.history) % _CHECK_EVERY == 0:
             self._fail_non_finite()
         if self.config.plateau_window and len(self.history) % self.config.plateau_window == 0:
@@ -148,8 +142,16 @@ class Lockstep:
 
     def progress(self, **losses: Tensor) -> Progress:
         """The stage's progress, with the losses of the last step."""
-        detached = {name: loss.detach() for name, loss in losses.items()}
+        detached = {name: self._of_all(loss, torch.nan) for name, loss in losses.items()}
         return Progress(self.stage, len(self.history), self.budget, detached, self._checkpoint)
+
+    def _of_all(self, losses: Tensor, otherwise: float) -> Tensor:
+        """(K,), detached: the losses (n,) of the images that made the step, and a number for the others."""
+        if len(losses) == len(self.live):
+            return losses.detach()
+        every = torch.full((len(self.live),), otherwise, device=losses.device)
+        every[to_device(self._images, losses.device)] = losses.detach().float()
+        return every
 
     def _checkpoint(self, image: int) -> Checkpoint | None:
         if image in self.state.failures:

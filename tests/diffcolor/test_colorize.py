@@ -260,6 +260,10 @@ def test_a_settled_image_is_computed_no_more(models):
             if progress.stage != "color_prior":
                 break
             seen = list(sizes)
+            losses = progress.losses.get("denoising")
+            if losses is not None:
+                assert losses.shape == (4,)
+                assert int(losses.isfinite().sum()) == sizes[-1]
     finally:
         models.base.unet.forward = real
     assert seen[0] == 4
