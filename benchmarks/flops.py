@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from statistics import mean
 from types import SimpleNamespace
 from typing import Any
@@ -214,6 +214,7 @@ class Shape:
         with attached_lora(self.base.unet, lora):
             return x_t, noise, denoise(self.base, x_t, self.timesteps, embeds)
 
+    @cache  # noqa: B019 (it lives as long as the program)
     def stage_1(self, judged: bool) -> Cost:
         """One step of stage 1, with or without the contrastive term."""
         texts = torch.empty(self.k, 512), torch.empty(self.k, 5, 512)
@@ -228,6 +229,7 @@ class Shape:
 
         return self.step(loss, self.lora.values)
 
+    @cache  # noqa: B019 (it lives as long as the program)
     def stage_2(self, embedding: bool) -> Cost:
         """One step of stage 2: of e_opt, or of the adapters."""
 
@@ -250,13 +252,23 @@ class Shape:
         """Sampling K pictures, with their encoding and decoding: costs, and how often each."""
         steps = max(1, round(config.num_inference_steps * config.strength))
         puts = -(-steps // config.luminance_every) if config.luminance_consistent else 0
-        picture = torch.empty(self.k, 3, SIDE, SIDE)
-        guided = partial(guide, self.base, self.latents, self.timesteps, self.embeds, self.embeds[:1])
-        return [
-            (self._count(partial(guided, config.guidance_scale)), steps),
-            (self._count(lambda: replace_luma(decode(self.base, self.latents), self.gray)), puts + 1),
-            (self._count(lambda: encode(self.base, picture)), puts + 1),
-        ]
+        return [(self.guided(config.guidance_scale), steps), (self.decoded(), puts + 1), (self.encoded(), puts + 1)]
+
+    @cache  # noqa: B019 (it lives as long as the program)
+    def guided(self, guidance_scale: float) -> Cost:
+        """The U-Net's part of a sampling step."""
+        predict = partial(guide, self.base, self.latents, self.timesteps, self.embeds, self.embeds[:1])
+        return self._count(partial(predict, guidance_scale))
+
+    @cache  # noqa: B019 (it lives as long as the program)
+    def decoded(self) -> Cost:
+        """Latents to pictures with the scans' luminance."""
+        return self._count(lambda: replace_luma(decode(self.base, self.latents), self.gray))
+
+    @cache  # noqa: B019 (it lives as long as the program)
+    def encoded(self) -> Cost:
+        """Pictures to latents."""
+        return self._count(lambda: encode(self.base, torch.empty(self.k, 3, SIDE, SIDE)))
 
 
 def contrast_share(config: FitConfig, alphas: Sequence[float]) -> float:
