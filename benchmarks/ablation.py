@@ -1,4 +1,4 @@
-"""What each part of the method buys, on pictures that the embedded model never saw: the figures of docs/results.md.
+"""What each part of the method buys, on pictures that the embedded model never saw.
 
 python -m benchmarks.ablation --pack PACK.parquet --stamps FOLDER --runs FOLDER [--only NAME ...]
 

@@ -17,7 +17,7 @@ from diffcolor.precision import dtype_for, freeze
 from diffcolor.words import EVERY_WORD, Vocabulary, embedded_vocabulary
 
 _TINY_FILES = ["config.json", "diffusion_pytorch_model.safetensors"]
-_LEFT_OUT = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}  # not even downloaded
+_LEFT_OUT = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}  # not loaded
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,10 @@ def export(runs: Path, out: Path, source: PictureSource) -> None:
     for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
         part.half()
     pipeline.save_pretrained(str(staging / "mini"), safe_serialization=True)
+    for file in (staging / "mini").glob("*/config.json"):  # where a part was loaded from is nobody's business
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings.pop("_name_or_path", None)
+        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     config_file = staging / "mini" / "text_encoder" / "config.json"
     config = json.loads(config_file.read_text(encoding="utf-8"))
     config["dtype"] = "float32"  # or transformers would load it in float16 while diffusers loads the rest in float32

@@ -103,3 +103,9 @@ def test_stage_one_moves_the_picture_away_from_the_anti_colour_prompts(mini):
 def test_colour_of_a_picture_is_within_the_scans_luminance(mini):
     (ladder,) = recolor(mini, [(untrained(mini.base, scan()), "a photo of a green ball")], DRAFT)
     assert torch.allclose(soft_luma(ladder[0].rgb[None])[0], ball(), atol=1e-4)
+
+
+def test_no_file_says_where_it_was_made():
+    """Configs of diffusers name the folder that a part was loaded from."""
+    for file in embedded_folder("").rglob("*.json"):
+        assert "_name_or_path" not in file.read_text(encoding="utf-8"), file

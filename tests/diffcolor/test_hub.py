@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffcolor.base_model import load_base_model
-from tests.servers import ModelHub
+from tests.model_hub import ModelHub
 from tests.tiny_models import make_tiny_decoder
 
 _LOAD = """
