@@ -44,7 +44,7 @@ class NoopWorker:
         self.spec = spec
         self.store = Store(spec.output, preconditions=spec.preconditions)
         self.ledger = Ledger(self.store)
-        self.done = 0
+        self.done, self.at_work = 0, lambda _ids: None
 
     def process(self, tasks: list[Task]) -> list[ResultRow]:
         """One conditional create per row."""

@@ -1,5 +1,6 @@
 """What a base model's folder holds, by its configs alone: quick to know before a job, and no torch is needed."""
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -7,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from diffcolor.errors import BaseModelError
+from diffcolor.identity import embedded_folder, weights_digest
 
 _TAKEN = "taken are Stable Diffusion 1.x and 2.x and fine-tunes of their shape, as diffusers folders"
 _WEIGHTS = re.compile(r"(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?\.safetensors")
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 _SMALL = ("tokenizer", "scheduler")
+_CONFIGS = {**{part: f"{part}/config.json" for part in _STEMS}, "scheduler": "scheduler/scheduler_config.json"}
+_REMARKS = ("architectures", "dtype", "torch_dtype", "transformers_version")  # what decides nothing here
 _CONVERSION = "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
 # Of U-Nets that are conditioned on more than a timestep and one text.
 _MORE_CONDITIONS = {
@@ -35,6 +39,16 @@ class BaseFolder:
     folder: Path
     variant: str | None
     weights: tuple[Path, ...]
+
+    def digests(self) -> tuple[str, str]:
+        """sha256 (hex) over the weights and the configs that are loaded, and over the weights alone, by which version
+        0.1.0 knew a model; other files of the folder do not count."""
+        weights, _ = weights_digest(self.folder, self.weights)
+        if self.folder == embedded_folder("mini"):  # its configs come with the program, as they always did
+            return weights, weights
+        configs = {name: _read("", self.folder / name) for name in sorted(_CONFIGS.values())}
+        told = {name: {key: each[key] for key in each if not _is_remark(key)} for name, each in configs.items()}
+        return hashlib.sha256(f"{weights}\0{json.dumps(told, sort_keys=True)}".encode()).hexdigest(), weights
 
 
 def read_base_folder(name: str, folder: Path) -> BaseFolder:
@@ -85,15 +99,7 @@ def check_family(name: str, folder: Path) -> None:
         raise refused(f"it is a Stable Diffusion XL model ({family})")
     if missing := [part for part in (*_STEMS, "tokenizer", "scheduler") if not index.get(part)]:
         raise refused(f"it is no Stable Diffusion ({family or 'of no class'}): it has no {', '.join(missing)}")
-    unet, vae, text, scheduler = (
-        _read(name, folder / part / file)
-        for part, file in (
-            ("unet", "config.json"),
-            ("vae", "config.json"),
-            ("text_encoder", "config.json"),
-            ("scheduler", "scheduler_config.json"),
-        )
-    )
+    unet, vae, text, scheduler = (_read(name, folder / _CONFIGS[part]) for part in (*_STEMS, "scheduler"))
     for setting, kind in _MORE_CONDITIONS.items():
         if unet.get(setting):
             raise refused(f"it is {kind} ({setting} is {unet[setting]!r})")
@@ -130,6 +136,10 @@ def _chosen_weights(name: str, files: list[str]) -> tuple[str | None, list[str]]
     variant = min(wanted) if wanted else None
     chosen = [some[variant or ""] if (variant or "") in some else next(iter(some.values())) for some in found.values()]
     return variant, [file for files in chosen for file in files]
+
+
+def _is_remark(key: str) -> bool:
+    return key.startswith("_") or key in _REMARKS
 
 
 def _read(name: str, file: Path) -> dict[str, Any]:

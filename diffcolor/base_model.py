@@ -28,7 +28,7 @@ class BaseModel:
     Attributes:
         unet: UNet2DConditionModel. vae: AutoencoderKL or AutoencoderTiny. text_encoder, tokenizer: CLIP's.
         scheduler: DDIMScheduler made from the folder's own scheduler config.
-        digest: sha256 (hex) over path and sha256 of every weight file that was loaded.
+        digest, weights_digest: sha256 (hex) of all that was loaded, and of the weights alone (`BaseFolder.digests`).
         alphas_cumprod: (num_train_timesteps,) float32, on the device.
         precision: dtype of the weights and activations of U-Net, VAE and text encoder; what is trained, and all
             arithmetic between them, stays float32.
@@ -48,6 +48,7 @@ class BaseModel:
     device: torch.device
     precision: torch.dtype
     alphas_cumprod: Tensor
+    weights_digest: str = ""
     vocabulary: Vocabulary = EVERY_WORD
     loss_decoder: Any = None
     loss_decoder_name: str = ""
@@ -118,6 +119,7 @@ def load_base_model(
         raise
     except Exception as error:  # diffusers raises many types for an unsuitable folder
         raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
+    digest, weights_alone = layout.digests()
     dtype = dtype_for(precision, device)
     frozen: dict[str, Any] = {
         part: freeze(module, device, dtype) if isinstance(module, nn.Module) else module
@@ -127,7 +129,8 @@ def load_base_model(
         **frozen,
         scheduler=scheduler,
         name=name,
-        digest=weights_digest(folder, layout.weights)[0],
+        digest=digest,
+        weights_digest=weights_alone,
         device=device,
         vocabulary=embedded_vocabulary() if name == MINI else EVERY_WORD,
         precision=dtype,

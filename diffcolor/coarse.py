@@ -6,7 +6,7 @@ colours alone where no base model is wanted (docs/decisions/0013).
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from diffcolor.geometry import working_size
 from diffcolor.identity import embedded_folder, weights_digest
 from diffcolor.lab import with_ab
 from diffcolor.precision import freeze
-from diffcolor.words import Vocabulary, embedded_vocabulary
+from diffcolor.words import TOKENIZING, Vocabulary, embedded_vocabulary
 
 AB_SCALE = 30.0  # units of a*b* for an output of 1
 SIZE_MULTIPLE = 32  # the encoder's coarsest stride
@@ -116,12 +116,16 @@ class CoarseNet(nn.Module):
             nn.init.zeros_(parameter)  # training begins at gray
         self.out = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), last)
 
-    def forward(self, gray: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
+    def forward(
+        self, gray: Tensor, ids: Tensor, padding: Tensor, drop: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """`drop` is what is done to the encoder's features: in training dropout, otherwise nothing, if not given."""
+        drop = drop or self.drop
         text = self.text(ids).last_hidden_state
         features = self.features(gray)
         x = None
         for level in (3, 2, 1, 0):
-            own = self.lateral[level](self.drop(features[level]))
+            own = self.lateral[level](drop(features[level]))
             if x is not None:
                 own = own + F.interpolate(self.down[level](x), own.shape[-2:], mode="bilinear")
             x = self.blocks[level](own)
@@ -171,15 +175,14 @@ class CoarseColorizer:
             (K, 1, H, W), the root mean square distance from their mean, in units of a*b*.
         """
         ids, padding = (one.to(self.device) for one in self._read(prompts))
+        generator = torch.Generator().manual_seed(0)  # the same picture always gets the same
+
+        def drop(features: Tensor) -> Tensor:
+            kept = torch.rand(features.shape[:2], generator=generator) >= DROPPED
+            return features * (kept / (1 - DROPPED)).to(features.device)[..., None, None]
+
         looks = self._looks(gray, ids, padding)
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # the same picture always gets the same
-            torch.manual_seed(0)
-            self.net.drop.train()
-            for _ in range(DROPPED_LOOKS):
-                looks.append(self._look(gray, 1, ids, padding))
-            self.net.drop.eval()
-        all_looks = torch.stack(looks)
+        all_looks = torch.stack([*looks, *(self._look(gray, 1, ids, padding, drop=drop) for _ in range(DROPPED_LOOKS))])
         return (all_looks - all_looks.mean(0)).square().sum(2, keepdim=True).mean(0).sqrt()
 
     @torch.no_grad()
@@ -194,10 +197,18 @@ class CoarseColorizer:
         """a*b* (K, 2, H, W) of several looks at the same scans."""
         return [self._look(gray, times, ids, padding, mirrored) for times in LOOKS for mirrored in (False, True)]
 
-    def _look(self, gray: Tensor, times: int, ids: Tensor, padding: Tensor, mirrored: bool = False) -> Tensor:
+    def _look(
+        self,
+        gray: Tensor,
+        times: int,
+        ids: Tensor,
+        padding: Tensor,
+        mirrored: bool = False,
+        drop: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         size = working_size(gray.shape[-2], gray.shape[-1], times * self.net.config.area, SIZE_MULTIPLE)
         seen = F.interpolate(gray, size, mode="bilinear", antialias=True, align_corners=False)
-        ab = self.net(seen.flip(-1), ids, padding).flip(-1) if mirrored else self.net(seen, ids, padding)
+        ab = self.net(seen.flip(-1), ids, padding).flip(-1) if mirrored else self.net(seen, ids, padding, drop)
         return F.interpolate(ab, gray.shape[-2:], mode="bicubic", align_corners=False)
 
 
@@ -223,7 +234,8 @@ def stretch_chroma(ab: Tensor) -> Tensor:
 def tokenize(tokenizer: Any, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Ids (B, T), as long as the longest caption, and padding (B, T), true where there is no token."""
     limit = tokenizer.model_max_length
-    encoded = tokenizer(list(captions), padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    with TOKENIZING:
+        encoded = tokenizer(list(captions), padding=True, truncation=True, max_length=limit, return_tensors="pt")
     return encoded.input_ids, encoded.attention_mask == 0
 
 

@@ -80,4 +80,4 @@ def contrast(
     we keep; its gradient then changes colour alone.
     """
     features = judge.image_features(replace_luma(decode_for_loss(base, predicted), gray))
-    return contrastive_loss(features, positive, negatives, config.temperature)
+    return contrastive_loss(features, positive, negatives, config.temperature or judge.temperature)

@@ -43,6 +43,8 @@ class Precision(StrEnum):
     fp32 = "fp32"
 
 
+MOST_IMAGES = 16  # that are adapted together, if not said otherwise; more would not be faster
+
 # The stages of a fit in their order; the second and third are the two parts of the paper's stage 2.
 STAGES = ("color_prior", "embedding", "in_context")
 
@@ -120,7 +122,8 @@ class FitConfig:
         color_prior_learning_rate, embedding_learning_rate, in_context_learning_rate: Adam.
         lora_rank: rank of every adapted linear layer.
         contrastive_weight: lambda of `L = lambda * L_con + L_dif`.
-        temperature: tau of the contrastive loss, on cosines.
+        temperature: tau of the contrastive loss, on cosines; None for the judge's own, at which it was trained (0.01
+            of most CLIP models, as in the authors' notebooks).
         contrastive_at: the steps in which `L_con`, whose weight is alpha_bar(t), is computed. "all" of them, or
             "drawn" ones: with the probability alpha_bar(t), and then with the weight 1. The expectation is the same,
             and of the decoder's and the judge's work, the most of stage 1, 37 % is left.
@@ -143,7 +146,7 @@ class FitConfig:
     in_context_learning_rate: float = 1e-4
     lora_rank: int = 8
     contrastive_weight: float = 0.5
-    temperature: float = 0.05
+    temperature: float | None = None
     contrastive_at: Literal["all", "drawn"] = "all"
     denoising_target: Literal["gray", "prior"] = "gray"
     anti_color_prompts: tuple[str, ...] = ANTI_COLOR_PROMPTS
@@ -156,7 +159,7 @@ class FitConfig:
         for name in ("color_prior_steps", "embedding_steps", "in_context_steps", "plateau_window"):
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, must be >= 0")
         _require(self.lora_rank >= 1, f"lora_rank is {self.lora_rank}, must be >= 1")
-        _require(self.temperature > 0, f"temperature is {self.temperature}, must be > 0")
+        _require(self.temperature is None or self.temperature > 0, f"temperature is {self.temperature}, must be > 0")
         _require(
             self.denoising_target in ("gray", "prior"),
             f'denoising_target is {self.denoising_target!r}, must be "gray" or "prior"',
@@ -263,6 +266,7 @@ _mini_fit = replace(
     embedding_steps=20,
     in_context_steps=10,
     contrastive_weight=0.15,
+    temperature=0.05,
     denoising_target="prior",
     timesteps="sampling",
     plateau_window=0,  # too few steps for a plateau

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ class Judge:
         resized = _resize(rgb, self.image_size).clamp(0, 1)
         pixels = ((resized - self.mean) / self.std).to(self.precision)
         return F.normalize(self.model.encode_image(pixels).float(), dim=-1)
+
+    @cached_property
+    def temperature(self) -> float:
+        """Of the softmax over cosines in its own training: the inverse of CLIP's logit scale."""
+        return float((-self.model.logit_scale.float()).exp())
 
     @torch.no_grad()
     def text_features(self, prompts: list[str]) -> Tensor:

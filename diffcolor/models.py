@@ -1,6 +1,6 @@
 """The models that the method needs, and their identity."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,6 +49,13 @@ class Models:
     def vocabulary(self) -> Vocabulary:
         """The words that what reads the prompts knows."""
         return self.base.vocabulary if self.base else self.coarse.vocabulary
+
+    def known_as(self, before: ModelIdentity | None) -> "Models":
+        """The same models under the digest that an output knows its base model by, where that counts weights alone: an
+        output that an earlier version has begun goes on."""
+        if self.base and before and before.base_model_digest == self.base.weights_digest:
+            return replace(self, base=replace(self.base, digest=self.base.weights_digest))
+        return self
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width at which a scan is colorized."""

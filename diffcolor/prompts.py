@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffcolor.base_model import BaseModel
-from diffcolor.words import Vocabulary
+from diffcolor.words import TOKENIZING, Vocabulary
 
 # Words that end a noun phrase: a word before any of these (or before punctuation) is taken for a noun.
 _FUNCTION_WORDS = frozenset(
@@ -93,9 +93,9 @@ def identified(prompt: str, vocabulary: Vocabulary, tokenizer: Any) -> str:
 
 @torch.no_grad()
 def _embed(base: BaseModel, prompts: list[str]) -> Tensor:
-    tokens = base.tokenizer(
-        prompts, padding="max_length", max_length=base.tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    )
+    limit = base.tokenizer.model_max_length
+    with TOKENIZING:
+        tokens = base.tokenizer(prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
     # SD 2.x's text encoder needs the padding mask, SD 1.x's must not get one.
     mask = tokens.attention_mask if getattr(base.text_encoder.config, "use_attention_mask", False) else None
     return base.text_encoder(
@@ -105,7 +105,8 @@ def _embed(base: BaseModel, prompts: list[str]) -> Tensor:
 
 def cut_words(tokenizer: Any, prompt: str) -> str:
     """The end of `prompt` that is too long for the text encoder; "" when all of it fits."""
-    ids = tokenizer(prompt, add_special_tokens=False).input_ids
+    with TOKENIZING:
+        ids = tokenizer(prompt, add_special_tokens=False).input_ids
     return tokenizer.decode(ids[tokenizer.model_max_length - 2 :]).strip()
 
 

@@ -9,6 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from threading import Lock
 
 COLOR_WORDS = frozenset(
     (
@@ -37,6 +38,8 @@ _BETWEEN = _DETERMINERS | frozenset(  # may stand between a denial and its colou
 )
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|[.,;:]", re.UNICODE)
 _STOPS = frozenset(".,;:")
+# Each call of a tokenizer sets how it pads and cuts, and raises where another thread's call is under way.
+TOKENIZING = Lock()
 _LONGEST = 2000  # characters that are looked at; no model sees as many
 
 

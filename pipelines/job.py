@@ -19,7 +19,7 @@ from pipelines.values import from_values, to_values
 
 MAX_SHARD_ROWS = 10_000
 # Defaults that command-line options share.
-IMAGES_PER_STEP = 4
+IMAGES_PER_STEP = 4  # on a CPU, and reckoned with where a GPU's is not known yet
 CHECKPOINT_SECONDS, GRACE_SECONDS, STALL_SECONDS = 60.0, 60.0, 600.0
 SHARD_ROWS = 1000
 
@@ -104,7 +104,7 @@ class JobSpec:
         precision: numbers of the frozen models.
         loss_decoder: an AutoencoderTiny for stage 1's loss; None for the base model's own decoder.
         deterministic: the same bits on the same device; K is 1 then, because neighbours change a GPU's rounding.
-        images_per_step: K >= 1, the images that are adapted together.
+        images_per_step: K >= 1, the images that are adapted together; None for as many as fit on the GPU.
         max_pixels: larger scans are refused before they are decoded.
         checkpoint_seconds: >= 0, time between saves of an image's training state.
         timeout_seconds: >= 0, worker time that one image may take; None for no limit.
@@ -124,7 +124,7 @@ class JobSpec:
     precision: Precision = Precision.auto
     deterministic: bool = False
     loss_decoder: str | None = None
-    images_per_step: int = IMAGES_PER_STEP
+    images_per_step: int | None = None
     max_pixels: int = MAX_PIXELS
     outputs: OutputOptions = field(default_factory=OutputOptions)
     checkpoint_seconds: float = CHECKPOINT_SECONDS

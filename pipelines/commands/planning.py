@@ -37,6 +37,7 @@ from pipelines.commands.terminal import (
     WholeSheetOption,
     columns,
     configured,
+    images_together,
     print_json,
     reach_of,
     reported,
@@ -70,10 +71,10 @@ def estimate(
     whole_sheet: WholeSheetOption = False,
     device: DeviceOption = Device.auto,
     precision: PrecisionOption = Precision.auto,
-    images_per_step: ImagesPerStep = IMAGES_PER_STEP,
+    images_per_step: ImagesPerStep = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Number of workers the job will use.")] = 1,
     batches: Annotated[
-        int, typer.Option(min=1, help="Batches of K images to measure; more give narrower intervals.")
+        int, typer.Option(min=1, help="Measure so many times K images; more give narrower intervals.")
     ] = 2,
     price: Annotated[float | None, typer.Option(min=0, help="Price per worker-hour, in any currency.")] = None,
     as_json: Json = False,
@@ -88,8 +89,9 @@ def estimate(
     reach = reach_of(manifest, allow_input, allow_scheme)
     defaults = Defaults(caption=default_caption, page=page, negative=negative, whole_sheet=whole_sheet, reach=reach)
     with reported():
+        k = images_together(images_per_step)
         rows = validated(manifest, columns(column), defaults)
-        wanted = min(rows, batches * images_per_step)
+        wanted = min(rows, batches * (k or IMAGES_PER_STEP))
         every = max(1, rows // wanted)
         spread = islice(read_rows(manifest, columns(column), defaults), 0, None, every)
         sample = list(islice(spread, wanted))
@@ -101,13 +103,12 @@ def estimate(
             device=device,
             precision=precision,
             loss_decoder=loss_decoder,
-            images_per_step=images_per_step,
+            images_per_step=k,
             reach=reach,
         )
-        locksteps = [sample[first : first + images_per_step] for first in range(0, len(sample), images_per_step)]
-        say(f"running {len(sample)} of {rows} images in {len(locksteps)} batches ...")
+        say(f"running {len(sample)} of {rows} images ...")
         try:
-            found = estimated(locksteps, spec, rows, workers, price)
+            found = estimated(sample, spec, rows, workers, price)
         except ValueError as error:
             say(str(error))
             raise typer.Exit(ExitCode.USAGE) from error
@@ -115,17 +116,20 @@ def estimate(
         print_json(found.to_json())
         return
     unit = "GPU hours" if found.device.startswith("cuda") else "worker hours (CPU)"
-    typer.echo(f"measured on {found.device}, {found.batches} batches; 90 % interval of the mean in brackets")
-    typer.echo(f"  per image    {found.seconds_per_image.text(' s')}, {found.megabytes_per_image.text(' MB', 2)}")
+    run = f"{found.images} images in {found.locksteps} locksteps"
+    typer.echo(f"measured on {found.device}, {run}; 90 % interval of the mean in brackets")
+    typer.echo(f"  per image    {found.seconds_per_image.text(' s')}, {found.megabytes_per_image:.2f} MB")
+    parts = f"{found.model_seconds_per_image:.1f} s of models, {found.file_seconds_per_image:.1f} s of files"
+    typer.echo(f"               {parts}: {found.file_cores + 1} cores per worker, or its models wait")
     whole = f"{found.hours.text(' h', 2)} on {workers} workers, {found.worker_hours.text('', 2)} {unit}"
     typer.echo(f"  {rows} images  {whole}")
-    typer.echo(f"  storage      {found.gigabytes.text(' GB', 3)}")
+    typer.echo(f"  storage      {found.gigabytes:.3f} GB")
     if found.cost_per_1000:
         typer.echo(f"  cost         {found.cost_per_1000.text('', 2)} per 1,000 images")
     for kind, count in found.failed.items():
         say(f"  {count} of the {len(sample)} cannot be colorized: {kind}; see `manifest validate --look`")
-    if found.batches < 2:
-        say("  a single batch gives no interval; measure more with --batches")
+    if found.locksteps < 2:
+        say("  a single lockstep gives no interval; measure more with --batches")
 
 
 @app.command()

@@ -43,6 +43,7 @@ from pipelines.commands.terminal import (
     WholeSheetOption,
     columns,
     configured,
+    images_together,
     reach_of,
     reported,
     say,
@@ -52,7 +53,6 @@ from pipelines.images.rules import MAX_PIXELS
 from pipelines.job import (
     CHECKPOINT_SECONDS,
     GRACE_SECONDS,
-    IMAGES_PER_STEP,
     MAX_SHARD_ROWS,
     SHARD_ROWS,
     STALL_SECONDS,
@@ -134,7 +134,7 @@ def submit(
             rich_help_panel=WORKERS,
         ),
     ] = False,
-    images_per_step: ImagesPerStep = IMAGES_PER_STEP,
+    images_per_step: ImagesPerStep = "auto",
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Worker processes. Default: one per GPU, else one.", rich_help_panel=WORKERS),
@@ -253,7 +253,7 @@ def submit(
             precision=precision,
             loss_decoder=loss_decoder,
             deterministic=deterministic,
-            images_per_step=images_per_step,
+            images_per_step=images_together(images_per_step),
             max_pixels=max_pixels,
             outputs=OutputOptions(
                 format=format,

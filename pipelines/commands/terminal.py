@@ -103,8 +103,14 @@ WholeSheetOption = Annotated[
     ),
 ]
 ImagesPerStep = Annotated[
-    int,
-    typer.Option("--images-per-step", "-k", min=1, help="Images adapted together.", rich_help_panel=WORKERS),
+    str,
+    typer.Option(
+        "--images-per-step",
+        "-k",
+        metavar="K|auto",
+        help="Images of one size adapted together; auto: as many as fit on the GPU, 4 on a CPU.",
+        rich_help_panel=WORKERS,
+    ),
 ]
 StartOption = Annotated[
     Start | None,
@@ -182,6 +188,15 @@ def reported() -> Iterator[None]:
     except KeyboardInterrupt as error:
         say("interrupted; submit again to resume")
         raise typer.Exit(ExitCode.INTERRUPTED) from error
+
+
+def images_together(text: str) -> int | None:
+    """K, or None for as many images as fit on the GPU."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r} is neither a number from 1 on nor auto", param_hint="--images-per-step")
+    return int(text)
 
 
 def columns(pairs: list[str] | None) -> dict[str, str]:

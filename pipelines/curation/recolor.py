@@ -8,6 +8,7 @@ from typing import BinaryIO
 import torch
 
 from diffcolor.artifact import from_bytes, read_record
+from diffcolor.colorize import MAX_SAMPLING_BATCH, Colored, Fitted
 from diffcolor.colorize import recolor as sample_prompts
 from diffcolor.config import preset_for
 from diffcolor.errors import DiffColorError
@@ -29,6 +30,7 @@ from pipelines.ledger.names import is_picture_key
 from pipelines.ledger.results import OK, Output, OutputKey, ResultRow
 from pipelines.store.retry import Patience
 from pipelines.store.store import Store
+from pipelines.worker.failures import is_out_of_memory
 from pipelines.worker.painting import PictureWriter
 from pipelines.worker.provenance import GenerationContext, store_provenance
 from pipelines.worker.reading import example_of, read_example
@@ -59,7 +61,9 @@ class Recolorer:
         self.config = preset_for(preset, base_model) if preset else job.config
         if etas:
             self.config = replace(self.config, etas=tuple(etas))
-        self.models = load_models(base_model, judge or job.judge, device, job.precision, job.deterministic)
+        self.prompts_at_once = MAX_SAMPLING_BATCH
+        models = load_models(base_model, judge or job.judge, device, job.precision, job.deterministic)
+        self.models = models.known_as(job.models)
 
     def recolor_all(
         self, requests: Iterable[RecolorRequest], again: bool = False
@@ -141,7 +145,7 @@ class Recolorer:
         record = read_record(content)
         gray = torch.from_numpy(view.gray(record.height, record.width))[None]
         fitted = from_bytes(content, gray, self.models)
-        ladders = sample_prompts(self.models, [(fitted, prompt) for prompt in prompts], self.config)
+        ladders = self._sample(row, fitted, prompts)
         writer = PictureWriter(
             store=self.store,
             options=self.options,
@@ -169,6 +173,24 @@ class Recolorer:
             store_provenance(self.store, row, output, context)
             made[output.key] = output
         return made
+
+    def _sample(self, row: ResultRow, fitted: Fitted, prompts: list[str]) -> list[list[Colored]]:
+        """The candidates of each prompt; as many prompts at once as fit into memory."""
+        ladders: list[list[Colored]] = []
+        while len(ladders) < len(prompts):
+            some = prompts[len(ladders) :][: self.prompts_at_once]
+            try:
+                ladders += sample_prompts(self.models, [(fitted, prompt) for prompt in some], self.config)
+                continue
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(some) == 1:
+                    raise RecolorError(row.id, f"out of memory with one prompt alone: {error}") from error
+            self.prompts_at_once = len(some) // 2  # out of the handler, which holds on to what was on the GPU
+            if self.models.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return ladders
 
     def _example(self, row: ResultRow, reference: str) -> Example:
         """The picture at a URI, or of this output."""

@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -24,23 +24,33 @@ from ray.exceptions import (
     RuntimeEnvSetupError,
 )
 
+from diffcolor.config import MOST_IMAGES
 from diffcolor.identity import ModelIdentity
 from pipelines.driver.dispatch import Loss
+from pipelines.driver.last_words import LastWords, LastWordsFile
 from pipelines.errors import JobError
-from pipelines.job import Device, JobRequest, JobSpec
+from pipelines.job import IMAGES_PER_STEP, Device, JobRequest, JobSpec
 from pipelines.ledger.results import ResultRow
 from pipelines.ledger.task import Task
 from pipelines.progress import WorkerProgress
 
 _CODE_FOLDER = Path(__file__).resolve().parents[2]
 _START_ATTEMPTS = 4
+MOST_GPU_CPUS = 8  # cores of a worker with a GPU, if not said otherwise
+AHEAD, MOST_AHEAD = 8, 128  # rows that a worker has at once, in multiples of K, and at most
 _CONNECT_SECONDS, _AWAY_SECONDS = 2.0, 15.0  # a head that is restarted is back sooner
 
 
 class JobWorker(Protocol):
-    """What a worker offers. It is made with a `JobSpec`; `progress` and `request_stop` are called while it works."""
+    """What a worker offers. It is made with a `JobSpec`; its methods are called while it works, `process` for several
+    rows at a time.
+
+    Attributes:
+        at_work: set by us, to be called with the ids of the rows in hand whenever they change.
+    """
 
     identity: ModelIdentity
+    at_work: Callable[[Sequence[str]], None]
 
     def process(self, tasks: list[Task]) -> list[ResultRow]:
         """Commits an outcome for every task, but for those that a stop leaves out; raises StoreError only."""
@@ -59,11 +69,14 @@ class WorkerActor:
         if folder:  # the driver's, which relative paths in environment variables start from
             os.chdir(folder)
         module, _, name = worker.partition(":")
+        last_words = LastWordsFile(str(ray.get_runtime_context().get_actor_id()))
+        self.last_words = last_words.before
         self.worker: JobWorker = getattr(import_module(module), name)(spec)
+        self.worker.at_work = last_words.write
 
-    def describe(self) -> tuple[ModelIdentity, str, int]:
-        """The models, this node's id and this process's."""
-        return self.worker.identity, ray.get_runtime_context().get_node_id(), os.getpid()
+    def describe(self) -> tuple[ModelIdentity, str, int, LastWords]:
+        """The models, this node's id and this process's, and what the process before it had in hand."""
+        return self.worker.identity, ray.get_runtime_context().get_node_id(), os.getpid(), self.last_words
 
     def process(self, tasks: list[Task]) -> list[ResultRow]:
         return self.worker.process(tasks)
@@ -194,8 +207,9 @@ def start_workers(request: JobRequest, workers: int, expected: int | None = None
     gpus, expected = _gpus_per_worker(request), expected or workers
     cores = int(max(node.get("CPU", 1) for node in nodes))
     cpus = request.cpus_per_worker
-    if cpus is None:  # torch on the CPU uses all cores; a GPU worker needs one for Python and one for files
-        cpus = min(2, cores) if on_gpu else max(1, cores // math.ceil(expected / len(nodes)))
+    if cpus is None:  # torch on the CPU uses all cores; a GPU worker needs one for Python, and others for files
+        cpus = max(1, cores // math.ceil(expected / len(nodes)))
+        cpus = min(cpus, MOST_GPU_CPUS) if on_gpu else cpus
     fits = any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes)
     if not fits and request.address is None:
         remedy = "lower --cpus-per-worker, or see --device and --gpus-per-worker"
@@ -204,12 +218,19 @@ def start_workers(request: JobRequest, workers: int, expected: int | None = None
         "num_gpus": gpus,
         "num_cpus": cpus,
         "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(cpus)}},
+        "max_concurrency": rows_ahead(request.spec),
         "max_restarts": -1,  # Ray restarts processes; the driver alone decides what runs again
         "max_task_retries": 0,
     }
     actor: Any = WorkerActor
     folder = os.getcwd() if request.address is None else None
     return [actor.options(**options).remote(request.spec, request.worker, folder) for _ in range(workers)]
+
+
+def rows_ahead(spec: JobSpec) -> int:
+    """Rows that a worker has at once: it reads them ahead, to find K of one size."""
+    k = spec.images_per_step or (MOST_IMAGES if spec.device is Device.cuda else IMAGES_PER_STEP)
+    return max(k, min(AHEAD * k, MOST_AHEAD))
 
 
 def restart(actor: Any) -> None:
@@ -238,7 +259,7 @@ def is_ours(error: RayError) -> bool:
 
 
 def loss_of(error: RayError, node: str | None) -> tuple[Loss, str]:
-    """Why a batch of a worker on `node` did not come back, and in words."""
+    """Why a row of a worker on `node` did not come back, and in words."""
     if is_ours(error):
         return Loss.OUR_ERROR, str(getattr(error, "cause", None))
     name = type(error).__name__

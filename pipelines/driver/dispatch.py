@@ -1,8 +1,7 @@
-"""Which rows a worker gets next, and what becomes of the rows of a worker that was lost. Knows no Ray and no store."""
+"""Which row a worker gets next, and what becomes of the rows of a worker that was lost. Knows no Ray and no store."""
 
-import math
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -13,7 +12,7 @@ MAX_REQUEUES = 10  # of a row whose machine went
 
 
 class Loss(Enum):
-    """Why a batch did not come back."""
+    """Why a row did not come back."""
 
     OUR_ERROR = auto()  # the worker raised, which it promises not to
     NODE_GONE = auto()  # the machine went, not the process by itself
@@ -30,70 +29,70 @@ class Verdict:
     message: str
 
 
+class Nothing(Enum):
+    """Why there is no row to hand out."""
+
+    YET = auto()
+    LEFT = auto()
+
+
 class Dispatcher:
-    """Pull dispatch: a batch is at most K rows; near the end it is smaller, so that no GPU stands idle.
+    """Pull dispatch, row by row.
 
     Args:
         tasks: the pending rows of the plan; None where a shard was closed without any work.
-        images_per_step: K.
     """
 
-    def __init__(self, tasks: Iterator[Task | None], images_per_step: int) -> None:
-        self._tasks, self.k = tasks, images_per_step
-        self._suspects: deque[Task] = deque()  # each runs alone
+    def __init__(self, tasks: Iterator[Task | None]) -> None:
+        self._tasks = tasks
+        self._suspects: deque[Task] = deque()
         self._returned: deque[Task] = deque()
+        self._suspected: set[str] = set()
         self._deaths: Counter[str] = Counter()
         self._requeues: Counter[str] = Counter()
 
-    def next_batch(self, pending: int, workers: int) -> list[Task] | None:
-        """Rows for one worker; none yet (empty), or none any more (None).
+    def next_row(self, *, to_free: bool) -> Task | Nothing:
+        """A row for one worker.
 
         Args:
-            pending: rows of the plan that have not been handed out.
+            to_free: whether the worker has no other row. A suspect runs alone; while one waits, others wait, too.
         """
         if self._suspects:
-            return [self._suspects.popleft()]
+            return self._suspects.popleft() if to_free else Nothing.YET
         if self._returned:
-            return [self._returned.popleft() for _ in range(min(self.k, len(self._returned)))]
-        k = max(1, min(self.k, math.ceil(pending / workers)))
-        batch: list[Task] = []
-        for task in self._tasks:
-            if task is None:  # which may have taken a moment: time to look around
-                return batch
-            batch.append(task)
-            if len(batch) == k:
-                return batch
-        return batch or None
+            return self._returned.popleft()
+        task = next(self._tasks, Nothing.LEFT)
+        return Nothing.YET if task is None else task  # closing a shard may have taken a moment: time to look around
 
-    def give_back(self, batch: Sequence[Task], finished: Collection[str]) -> None:
-        """Takes a batch that came back; rows that are not `finished` (by their digests) run again."""
-        self._returned.extend(task for task in batch if task.row_digest not in finished)
+    def is_suspect(self, task: Task) -> bool:
+        """Whether a worker died with this row, so that it gets no other beside it."""
+        return task.row_digest in self._suspected
 
-    def lose(self, batch: Sequence[Task], finished: Collection[str], loss: Loss, reason: str) -> list[Verdict]:
-        """Takes a batch that was lost; rows that are not `finished` run again, or have had their chances.
+    def give_back(self, task: Task) -> None:
+        """Takes a row that came back without a result; it runs again."""
+        (self._suspects if self.is_suspect(task) else self._returned).append(task)
+
+    def lose(self, task: Task, loss: Loss, reason: str, *, in_hand: bool, alone: bool) -> Verdict | None:
+        """Takes a row whose worker was lost; it runs again, or has had its chances.
 
         Args:
             reason: for the messages.
+            in_hand: whether the worker did anything with it; a row that only waited is not suspected.
+            alone: whether the worker had no other row.
         """
-        verdicts = []
-        for task in batch:
-            if task.row_digest in finished:
-                continue
-            if loss is Loss.OUR_ERROR:
-                verdicts.append(Verdict(task, "internal", reason))
-            elif loss is Loss.NODE_GONE and self._requeues[task.row_digest] < MAX_REQUEUES:
-                self._requeues[task.row_digest] += 1
-                self._returned.append(task)
-            elif verdict := self._suspect(task, loss, reason, alone=len(batch) == 1):
-                verdicts.append(verdict)
-        return verdicts
-
-    def _suspect(self, task: Task, loss: Loss, reason: str, alone: bool) -> Verdict | None:
-        """A row whose process died gets a try alone; the second death is its outcome. Memory that ran out is no death
-        of a row that had company."""
+        if loss is Loss.OUR_ERROR:
+            return Verdict(task, "internal", reason)
+        blameless = loss is Loss.NODE_GONE or not in_hand
+        if blameless and self._requeues[task.row_digest] < MAX_REQUEUES:
+            self._requeues[task.row_digest] += 1
+            self._returned.append(task)
+            return None
+        # A row whose process died gets a try alone; the second death is its outcome. Memory that ran out is no death of
+        # a row that had company.
         out_of_memory = loss is Loss.OUT_OF_MEMORY
         self._deaths[task.row_digest] += alone or not out_of_memory
         if self._deaths[task.row_digest] < MAX_DEATHS:
+            self._suspected.add(task.row_digest)
             self._suspects.append(task)
             return None
         why = "the machine's memory ran out" if out_of_memory else reason

@@ -25,16 +25,15 @@ class RunMetrics:
         if row.seconds > 0:
             self._seconds.inc(row.seconds, {"status": row.status})
 
-    def lost(self, rows: int) -> None:
-        if rows:
-            self._lost.inc(rows)
+    def lost(self) -> None:
+        self._lost.inc(1)
 
     def store_retry(self) -> None:
         self._retries.inc(1)
 
     def look(self, left: int, workers: list[WorkerHandle]) -> None:
         """Notes how the run stands."""
-        busy = [worker for worker in workers if worker.batch]
+        busy = [worker for worker in workers if worker.rows]
         self._left.set(left)
         self._busy.set(len(busy) / max(1, len(workers)))
         self._together.set(sum(len(worker.progress.ids) for worker in busy) / max(1, len(busy)))

@@ -1,7 +1,7 @@
 """The driver's workers as it sees them: they start, work, stand still, die and come back."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,8 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from diffcolor.identity import ModelIdentity
 from pipelines.driver import cluster
+from pipelines.driver.dispatch import Loss
+from pipelines.driver.last_words import LastWords
 from pipelines.errors import JobError
 from pipelines.job import JobRequest
 from pipelines.ledger.task import Task
@@ -21,13 +23,24 @@ START_SECONDS = 1800.0  # a cluster may have to grow, a large model to be downlo
 _STARTING, _IDLE = WorkerProgress(stage="starting"), WorkerProgress(stage="idle")
 
 
+@dataclass(frozen=True)
+class LostRow:
+    """A row whose worker's process was lost."""
+
+    task: Task
+    loss: Loss
+    reason: str
+
+
 @dataclass(eq=False)
 class WorkerHandle:
     """One worker actor.
 
     Attributes:
-        call: what it does: starting (no batch) or a batch; None when it is idle.
-        batch: empty unless it works.
+        starting: the call that asks for its first sign of life; None once it is up.
+        rows: its rows, by their calls.
+        lost: rows that it had when its process was lost, and why; their fate is known when it is up again.
+        has_suspect: its row is to have no other beside it.
         question: its progress, asked for and not answered yet.
         moved: when its progress last changed.
         down_since: when it was last told to start.
@@ -36,8 +49,11 @@ class WorkerHandle:
     """
 
     actor: Any
-    call: Any = None
-    batch: list[Task] = field(default_factory=list)
+    starting: Any = None
+    rows: dict[Any, Task] = field(default_factory=dict)
+    lost: list[LostRow] = field(default_factory=list)
+    has_suspect: bool = False
+    last_words: LastWords = None
     node: str | None = None
     pid: int | None = None
     question: Any = None
@@ -49,27 +65,38 @@ class WorkerHandle:
 
     @property
     def ids(self) -> list[str]:
-        return [task.row.id for task in self.batch]
+        return [task.row.id for task in self.rows.values()]
+
+    def takes(self, most: int) -> bool:
+        """Whether it can be given another row, of at most so many."""
+        is_up = self.starting is None and not self.leaving and not self.lost
+        return is_up and not self.has_suspect and len(self.rows) < most
 
     def start(self) -> None:
         """Asks for a first sign of life. A worker is given work only once it has answered: a call to one that is still
         down would fail too, and count as a second death of rows that never ran."""
-        if self.batch:
+        if self.starting is None:
             self.down_since = time.monotonic()
-        self.batch, self.question, self.progress, self.leaving = [], None, _STARTING, False
-        self.call = self.actor.describe.remote()
+        self.question, self.progress, self.leaving, self.has_suspect = None, _STARTING, False, False
+        self.starting = self.actor.describe.remote()
 
     def kill(self) -> None:
         """Ends its process; Ray starts another, on another node if this one takes no more work."""
         self.killed_pid = self.pid
         cluster.restart(self.actor)
 
-    def give(self, batch: list[Task]) -> None:
-        self.batch, self.moved = batch, time.monotonic()
-        self.call = self.actor.process.remote(batch)
+    def give(self, task: Task, is_suspect: bool) -> None:
+        if not self.rows:
+            self.moved = time.monotonic()
+        self.rows[self.actor.process.remote([task])] = task
+        self.has_suspect = is_suspect
 
-    def set_idle(self) -> None:
-        self.call, self.batch, self.progress = None, [], _IDLE
+    def take_back(self, call: Any) -> Task:
+        """The row of a call that has ended."""
+        task = self.rows.pop(call)
+        if not self.rows:
+            self.has_suspect, self.progress = False, _IDLE
+        return task
 
 
 class WorkerPool:
@@ -78,7 +105,7 @@ class WorkerPool:
     def __init__(self, request: JobRequest, log: EventLog) -> None:
         self.request, self.log = request, log
         self.workers: list[WorkerHandle] = []
-        self._given_up = 0
+        self._given_up, self._given_up_rows = 0, list[LostRow]()
         self.control_service = cluster.ControlService()
         self._add(cluster.wanted_workers(request))
 
@@ -108,36 +135,60 @@ class WorkerPool:
         while goes_on():
             if time.monotonic() > deadline:
                 raise JobError(f"no worker was up within {START_SECONDS:g} s")
-            ready, _ = ray.wait([worker.call for worker in self.workers], timeout=POLL_SECONDS)
+            ready, _ = ray.wait([worker.starting for worker in self.workers], timeout=POLL_SECONDS)
             self.control_service.answers()
-            for worker in [worker for worker in self.workers if worker.call in ready]:
+            for worker in [worker for worker in self.workers if worker.starting in ready]:
                 try:
-                    return ray.get(worker.call)[0]
+                    return ray.get(worker.starting)[0]
                 except RayError as error:
                     self._on_start_failed(worker, error)
         return None
 
     @property
-    def idle(self) -> list[WorkerHandle]:
-        return [worker for worker in self.workers if worker.call is None]
+    def busy(self) -> list[WorkerHandle]:
+        return [worker for worker in self.workers if worker.rows]
+
+    def taker(self, most: int) -> WorkerHandle | None:
+        """The worker with the fewest rows, of those that take another; each has at most so many."""
+        takers = [worker for worker in self.workers if worker.takes(most)]
+        return min(takers, key=lambda worker: len(worker.rows), default=None)
+
+    def returned(self, wait: bool) -> list[tuple[WorkerHandle, Any]]:
+        """Calls of rows that have ended, well or not; workers that have started meanwhile are up. With `wait`, waits a
+        moment for the first."""
+        calls = {call: worker for worker in self.workers for call in worker.rows}
+        calls |= {worker.starting: worker for worker in self.workers if worker.starting is not None}
+        if not calls:
+            return []
+        ready, _ = ray.wait(list(calls), timeout=POLL_SECONDS * wait)
+        if ready:
+            ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        for call in ready:
+            if call is calls[call].starting:
+                self._on_ready(calls[call])
+        return [(calls[call], call) for call in ready if call in calls[call].rows]
 
     @property
-    def busy(self) -> list[WorkerHandle]:
-        return [worker for worker in self.workers if worker.batch]
+    def has_lost(self) -> bool:
+        """Whether rows were lost of which it is not known yet what their worker did with them."""
+        return bool(self._given_up_rows) or any(worker.lost for worker in self.workers)
 
-    def returned(self, wait: bool) -> list[WorkerHandle]:
-        """Those whose batch has ended, well or not; those that have started meanwhile become idle. With `wait`, waits a
-        moment for the first."""
-        calls = {worker.call: worker for worker in self.workers if worker.call is not None}
-        ready = [calls[call] for call in ray.wait(list(calls), timeout=POLL_SECONDS * wait)[0]] if calls else []
-        for worker in ready:
-            if not worker.batch:
-                self._on_ready(worker)
-        return [worker for worker in ready if worker.batch]
+    def lost(self) -> Iterator[tuple[LostRow, LastWords, bool]]:
+        """Lost rows, what their worker had in hand, and whether it had that row alone. A worker that was lost says so
+        when it is up again; of a machine that is gone nobody waits for it."""
+        for lost in self._given_up_rows:
+            yield lost, None, len(self._given_up_rows) == 1
+        self._given_up_rows = []
+        for worker in self.workers:
+            is_gone = any(lost.loss is Loss.NODE_GONE for lost in worker.lost)
+            if worker.lost and not worker.rows and (worker.starting is None or is_gone):
+                for lost in worker.lost:
+                    yield lost, worker.last_words, len(worker.lost) == 1
+                worker.lost = []
 
     def _on_ready(self, worker: WorkerHandle) -> None:
         try:
-            _, worker.node, worker.pid = ray.get(worker.call)
+            _, worker.node, worker.pid, worker.last_words = ray.get(worker.starting)
         except RayError as error:
             self._on_start_failed(worker, error)
             return
@@ -145,7 +196,7 @@ class WorkerPool:
             time.sleep(POLL_SECONDS / 4)
             worker.start()
             return
-        worker.set_idle()
+        worker.starting, worker.progress = None, _IDLE
         self.log("worker_up", pid=worker.pid, node=worker.node)
 
     def _on_start_failed(self, worker: WorkerHandle, error: RayError) -> None:
@@ -157,6 +208,7 @@ class WorkerPool:
         self.log("worker_given_up", error=cluster.reason(error))
         self._given_up += 1
         self.workers.remove(worker)
+        self._given_up_rows += worker.lost
         ray.kill(worker.actor)
         if not self.workers:
             cause = getattr(error, "cause", None)
@@ -182,7 +234,7 @@ class WorkerPool:
     def _take_answer(self, worker: WorkerHandle, now: float) -> None:
         try:
             progress = ray.get(worker.question, timeout=0)
-        except (RayError, GetTimeoutError):  # its batch will fail, too
+        except (RayError, GetTimeoutError):  # its rows will fail, too
             progress = worker.progress
         worker.question = None
         if progress != worker.progress:

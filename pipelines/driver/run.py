@@ -1,6 +1,7 @@
 """Runs a job: hands rows to one worker per GPU and sees that every row gets one result. The driver only coordinates:
 Ray places and restarts processes, the output store holds the truth."""
 
+import math
 import time
 import uuid
 from collections import deque
@@ -15,11 +16,11 @@ from diffcolor.identity import ModelIdentity
 from manifests.locations import redacted
 from pipelines.driver import cluster
 from pipelines.driver.control import LOOK_SECONDS, RunControl
-from pipelines.driver.dispatch import Dispatcher, Verdict
+from pipelines.driver.dispatch import Dispatcher, Nothing, Verdict
 from pipelines.driver.idle import nothing_to_do
 from pipelines.driver.metrics import RunMetrics
 from pipelines.driver.on_end import tell
-from pipelines.driver.pool import WorkerHandle, WorkerPool
+from pipelines.driver.pool import LostRow, WorkerHandle, WorkerPool
 from pipelines.driver.signals import Signalled, first_signal
 from pipelines.driver.tally import Tally
 from pipelines.errors import JobError, StoreError
@@ -136,7 +137,7 @@ def _open_output(request: JobRequest, notice: Notice) -> tuple[JobRequest, Store
 
 
 class _Run:
-    """A plan at work on a pool of workers, with one batch in flight per worker."""
+    """A plan at work on a pool of workers."""
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class _Run:
         settings = settings_digest(models, request.spec.config, request.spec.outputs)
         damaged = self.ledger.damaged() if request.retry_failed else None
         self.plan = Plan(request, self.ledger, manifest, settings, damaged)
-        self.dispatcher = Dispatcher(self.plan.tasks(), request.spec.images_per_step)
+        self.dispatcher = Dispatcher(self.plan.tasks())
         self.looked, self.asked_to_stop = 0.0, False
         self.tally, self.metrics = Tally(), RunMetrics()
         control.on_retry = self.metrics.store_retry
@@ -194,13 +195,14 @@ class _Run:
         """Until nothing is left to do, or the run is to end and its workers have ended, or the grace is over."""
         while self._goes_on() or self.pool.busy:
             more = self._hand_out()
-            if not more and not self.pool.busy and self.pool.idle:
+            if not more and not self.pool.busy and not self.pool.has_lost:
                 return  # a worker is free and nothing is left for it
             if time.monotonic() > self.control.deadline:
-                self.control.log("grace_over", rows=sum(len(worker.batch) for worker in self.pool.busy))
+                self.control.log("grace_over", rows=sum(len(worker.rows) for worker in self.pool.busy))
                 return
-            for worker in self.pool.returned(wait=not (more and self.pool.idle)):
-                self._collect(worker)
+            for worker, call in self.pool.returned(wait=not (more and self.pool.taker(self._most()))):
+                self._collect(worker, call)
+            self._judge_lost()
             self._look_around()
 
     def _goes_on(self) -> bool:
@@ -210,49 +212,68 @@ class _Run:
             self.pool.request_stop(_GRACE_OF_WORKERS * self.request.grace_seconds)
         return goes_on
 
+    def _most(self) -> int:
+        """Rows that each worker may have at once: enough to find K of one size among them, and near the end no more
+        than leave the others their share."""
+        under_way = sum(len(worker.rows) for worker in self.pool.workers)
+        share = math.ceil((self.plan.left + under_way) / max(1, 2 * len(self.pool.workers) - 1))
+        return min(cluster.rows_ahead(self.request.spec), max(self.request.spec.images_per_step or 1, share))
+
     def _hand_out(self) -> bool:
-        """Gives idle workers something to do; returns whether there may be more to give."""
-        for worker in self.pool.idle:
+        """Gives workers something to do; returns whether there may be more to give."""
+        while worker := self.pool.taker(self._most()):
             if not self._goes_on():
                 return False
-            batch = self.dispatcher.next_batch(self.plan.left, len(self.pool.workers))
-            if batch is None:
-                return False
-            if batch:
-                worker.give(batch)
+            task = self.dispatcher.next_row(to_free=not worker.rows)
+            if isinstance(task, Nothing):
+                return task is Nothing.YET
+            worker.give(task, self.dispatcher.is_suspect(task))
         return True
 
-    def _collect(self, worker: WorkerHandle) -> None:
-        """Takes what a worker returned, or what it leaves behind."""
-        batch, is_alive = worker.batch, True
+    def _collect(self, worker: WorkerHandle, call: Any) -> None:
+        """Takes a row that a worker returned, or lost."""
+        task = worker.take_back(call)
         try:
-            rows = ray.get(worker.call)
+            rows = ray.get(call)
         except RayError as error:
-            rows, is_alive = self._rows_of_lost_batch(worker, error), cluster.is_ours(error)
+            rows = self._rows_of_lost(worker, task, error)
         else:
-            if self.control.state == RunState.running:  # a worker that is to leave gives rows back
-                self.dispatcher.give_back(batch, {row.row_digest for row in rows})
-        tasks = {task.row_digest: task for task in batch}
+            if not rows and self.control.state == RunState.running:  # a worker that is to leave gives rows back
+                self.dispatcher.give_back(task)
         for row in rows:
-            self._enter(tasks[row.row_digest], row)
-        if is_alive and not worker.leaving:
-            worker.set_idle()
-            return
-        if is_alive:
+            self._enter(task, row)
+        if worker.leaving and not worker.rows and not worker.lost:
             worker.kill()
-        worker.start()
+            worker.start()
 
-    def _rows_of_lost_batch(self, worker: WorkerHandle, error: RayError) -> list[ResultRow]:
-        """What a lost batch has finished, and the rows whose outcome is that it was lost."""
+    def _rows_of_lost(self, worker: WorkerHandle, task: Task, error: RayError) -> list[ResultRow]:
+        """The outcome of a row that did not come back, if it has one: it was finished, or an error of ours is it."""
         cause = getattr(error, "cause", None)
         if isinstance(cause, StoreError):
             raise cause
-        self.control.log("worker_lost", pid=worker.pid, error=cluster.reason(error), ids=worker.ids)
-        self.metrics.lost(len(worker.batch))
-        rows = [row for task in worker.batch if (row := self.ledger.find(task.place))]
+        is_alive = cluster.is_ours(error)
+        if is_alive or worker.starting is None:  # once for each process that was lost
+            ids = [task.row.id, *worker.ids]
+            self.control.log("worker_lost", pid=worker.pid, error=cluster.reason(error), ids=ids)
+        if not is_alive and worker.starting is None:
+            worker.start()
+        self.metrics.lost()
+        if row := self.ledger.find(task.place):
+            return [row]
         loss, reason = cluster.loss_of(error, worker.node)
-        verdicts = self.dispatcher.lose(worker.batch, {row.row_digest for row in rows}, loss, reason)
-        return rows + [self._commit_failure(verdict) for verdict in verdicts]
+        if is_alive:
+            verdict = self.dispatcher.lose(task, loss, reason, in_hand=True, alone=False)
+            return [self._commit_failure(verdict)] if verdict else []
+        worker.lost.append(LostRow(task, loss, reason))
+        return []
+
+    def _judge_lost(self) -> None:
+        """Decides about lost rows once it is known what their workers had in hand."""
+        for lost, in_hand, alone in self.pool.lost():
+            was_in_hand = in_hand is None or lost.task.row.id in in_hand
+            verdict = self.dispatcher.lose(lost.task, lost.loss, lost.reason, in_hand=was_in_hand, alone=alone)
+            if verdict:
+                self._enter(lost.task, self._commit_failure(verdict))
 
     def _commit_failure(self, verdict: Verdict) -> ResultRow:
         blank = blank_result(verdict.task, self.request.spec, self.models)

@@ -42,7 +42,7 @@ class JobFile:
     config_digest: str
     config: Config
     device: str
-    images_per_step: int
+    images_per_step: int | None
     max_pixels: int = MAX_PIXELS
     outputs: OutputOptions = field(default_factory=OutputOptions)
     preconditions: bool = True

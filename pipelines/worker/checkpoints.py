@@ -25,14 +25,11 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._upload: Future | None = None
         self._slot: dict[str, int] = {}
-        self._there: set[str] = set()  # keys, those that may have gone included
-
-    def look(self) -> None:
-        """Looks for what other workers have stored; `load` and `drop` know of nothing else but what is saved here."""
-        self._there.update(self.store.list(WORK))
+        self._there: set[str] = set()  # keys of what was loaded or saved here, those that may have gone included
 
     def load(self, fit_key: str) -> Checkpoint | None:
-        """The latest intact state of a fit, None if there is none."""
+        """The latest intact state of a fit, None if there is none, whichever worker has stored it."""
+        self._there.update(self.store.list(_folder(fit_key)))
         found = {}
         for slot in self._slots(fit_key):
             try:
@@ -85,5 +82,9 @@ class Checkpoints:
         return [slot for slot in (0, 1) if _key(fit_key, slot) in self._there]
 
 
+def _folder(fit_key: str) -> str:
+    return f"{WORK}/{fit_key[:2]}/{fit_key}"
+
+
 def _key(fit_key: str, slot: int) -> str:
-    return f"{WORK}/{fit_key[:2]}/{fit_key}/{slot}.checkpoint"
+    return f"{_folder(fit_key)}/{slot}.checkpoint"

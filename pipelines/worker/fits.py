@@ -1,7 +1,8 @@
 """Fits in the output store: an artifact and the primary picture that it names. The same key, the same fit."""
 
+from dataclasses import replace
+
 from diffcolor.artifact import ArtifactRecord, from_bytes, read_record, to_bytes
-from diffcolor.colorize import Fitted
 from diffcolor.config import Config, digest
 from diffcolor.errors import ArtifactError
 from diffcolor.models import Models
@@ -13,7 +14,7 @@ from pipelines.ledger.identity import sha256
 from pipelines.ledger.names import artifact_key
 from pipelines.store.store import Store
 from pipelines.worker.painting import PictureWriter
-from pipelines.worker.rows import DecodedRow, StoredFit
+from pipelines.worker.rows import DecodedRow, FittedRow, StoredFit
 
 
 class FitStore:
@@ -22,8 +23,8 @@ class FitStore:
     def __init__(self, store: Store, models: Models, config: Config) -> None:
         self.store, self.models, self.config = store, models, config
 
-    def find(self, row: DecodedRow) -> StoredFit | None:
-        """An earlier fit of the same key.
+    def find(self, row: DecodedRow) -> FittedRow | None:
+        """The row with an earlier fit of the same key.
 
         Raises:
             ArtifactError: there is one, and it or its primary picture is damaged.
@@ -41,16 +42,18 @@ class FitStore:
             raise ArtifactError(f"{record.primary_image} does not hold the scan's gray values") from error
         if mismatches:
             raise ArtifactError(f"{record.primary_image} does not hold the scan's gray values")
-        return StoredFit(
-            fitted=fitted,
+        stored = StoredFit(
             artifact_sha256=sha256(content),
             primary_image=record.primary_image,
             primary_sha256=primary_sha256,
             primary_preview=record.primary_preview,
         )
+        return FittedRow(decoded=row, fitted=fitted, stored=stored)
 
-    def store_fit(self, row: DecodedRow, fitted: Fitted, writer: PictureWriter) -> StoredFit:
-        """Stores the primary picture, then the artifact that names it. Of two runs with one fit, the first counts."""
+    def store_fit(self, fresh: FittedRow, writer: PictureWriter) -> FittedRow:
+        """Stores the primary picture, then the artifact that names it. Of two runs with one fit, the first counts: then
+        the row comes back with the other's fit."""
+        row, fitted = fresh.decoded, fresh.fitted
         assert fitted.primary is not None, "a fresh fit has its colours"
         manifest_row, ours = row.task.row, self.models.identity
         chroma = row.view.chroma(fitted.primary)
@@ -74,15 +77,15 @@ class FitStore:
         content, key = to_bytes(fitted, record), artifact_key(row.id, row.request.fit_key)
         if not self.store.create(key, content):
             try:
-                if stored := self.find(row):
-                    return stored
+                if earlier := self.find(row):
+                    return earlier
             except ArtifactError:  # the artifact there is damaged
                 pass
             self.store.write(key, content)
-        return StoredFit(
-            fitted=fitted,
+        stored = StoredFit(
             artifact_sha256=sha256(content),
             primary_image=primary.key,
             primary_sha256=primary.sha256,
             primary_preview=preview,
         )
+        return replace(fresh, stored=stored)

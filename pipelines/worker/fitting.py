@@ -89,14 +89,16 @@ class Trainer:
         fitting = fit(self.models, [request.scan for request in requests], self.config, resumed or None)
         curves, started = _LossCurves(len(requests)), time.monotonic()
         steps, saved = 0, started
+        last: Progress | None = None
+        stored: Progress | None = None
         for progress in fitting:
-            steps += progress.step > 0
+            last, steps = progress, steps + (progress.step > 0)
             curves.add(progress)
             self.report(progress)
             now = time.monotonic()
             if now - saved >= self.checkpoint_seconds:
                 self._save(requests, progress)
-                saved = now
+                saved, stored = now, progress
             if self.timeout_seconds is not None and now - started > self.timeout_seconds * len(requests):
                 error = ImageTimeoutError(self.timeout_seconds, progress.stage, progress.step)
                 self.checkpoints.wait()
@@ -107,6 +109,9 @@ class Trainer:
                 self._save(requests, progress)
                 self.checkpoints.wait()
                 raise Stopped
+        if stored and last and stored is not last:  # what took long is not lost while it waits to be stored
+            self.checkpoints.wait()
+            self._save(requests, last)
         resumed_at = f"{resumed[0].stage}/{resumed[0].step}" if resumed else None
         return [
             Trained(fitted=outcome, training=Training(steps=steps, resumed_at=resumed_at, losses=tuple(losses)))

@@ -1,7 +1,6 @@
 """The outcome of a row, committed to the ledger: its pictures and their records, or what went wrong."""
 
 import logging
-import time
 import traceback
 import uuid
 from collections.abc import Callable
@@ -59,8 +58,8 @@ class Outcomes:
     def success(self, painted: PaintedRow) -> ResultRow:
         """Stores a row's pictures with their records, and commits it."""
         fitted, row = painted.fitted, painted.fitted.decoded
-        task, view, fit = row.task, row.view, fitted.fit
-        started, writer = time.monotonic(), self.writer(row)
+        task, view, fit, writer = row.task, row.view, fitted.stored, self.writer(row)
+        assert fit is not None, "its fit is stored before its pictures"
         outputs = tuple(
             writer.store_output(number, prompt, ladder, "manifest")
             for number, (prompt, ladder) in enumerate(zip(task.row.target_prompts, painted.ladders, strict=True), 1)
@@ -84,7 +83,7 @@ class Outcomes:
             halftone=view.halftone,
             preview=writer.store_preview("scan", None),
             primary_preview=fit.primary_preview,
-            seconds=round(painted.seconds + time.monotonic() - started, 3),
+            seconds=round(painted.seconds, 3),
             losses=fitted.training.losses,
             trained_steps=fitted.training.steps,
             resumed_at=fitted.training.resumed_at,

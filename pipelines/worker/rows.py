@@ -1,7 +1,9 @@
 """A row on its way through the worker: one value for each state, each holding the one before."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from diffcolor.checkpoint import Checkpoint
 from diffcolor.colorize import Colored, Fitted
@@ -73,12 +75,20 @@ class DecodedRow:
     def scan(self) -> Scan:
         return self.request.scan
 
+    @property
+    def working_size(self) -> tuple[int, int]:
+        height, width = self.scan.gray.shape[-2:]
+        return height, width
+
+    @property
+    def decoded_bytes(self) -> int:
+        return self.view.image.gray.nbytes
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFit:
-    """A fit whose artifact is in the store, with the primary picture that the artifact names."""
+    """The artifact of a fit in the store, and the primary picture that it names."""
 
-    fitted: Fitted
     artifact_sha256: str
     primary_image: str
     primary_sha256: str
@@ -87,10 +97,15 @@ class StoredFit:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedRow:
-    """A row whose fit is stored, by this worker or by an earlier one."""
+    """A row that is fitted.
+
+    Attributes:
+        stored: its fit in the store; None for one that this worker has trained and has yet to store.
+    """
 
     decoded: DecodedRow
-    fit: StoredFit
+    fitted: Fitted
+    stored: StoredFit | None
     training: Training = Training()
 
     @property
@@ -98,8 +113,23 @@ class FittedRow:
         return self.decoded.id
 
     @property
+    def task(self) -> Task:
+        return self.decoded.task
+
+    @property
     def scan(self) -> Scan:
         return self.decoded.scan
+
+    @property
+    def working_size(self) -> tuple[int, int]:
+        return self.decoded.working_size
+
+    @property
+    def decoded_bytes(self) -> int:
+        return self.decoded.decoded_bytes
+
+
+Row = DecodedRow | FittedRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +137,25 @@ class PaintedRow:
     """A row with the candidates of each of its target prompts, best first.
 
     Attributes:
-        seconds: its share of the worker's time so far.
+        seconds: its share of the models' time, in which nothing else could be computed.
     """
 
     fitted: FittedRow
     ladders: list[list[Colored]]
     seconds: float
+
+    @property
+    def id(self) -> str:
+        return self.fitted.id
+
+    def off_the_device(self) -> "PaintedRow":
+        """The same with all tensors on the CPU, so that rows that wait to be written take no memory of a GPU."""
+        fitted, cpu = self.fitted.fitted, torch.device("cpu")
+        moved = replace(
+            fitted,
+            lora=fitted.lora.to(cpu),
+            optimized_embeds=fitted.optimized_embeds.cpu(),
+            primary=None if fitted.primary is None else fitted.primary.cpu(),
+        )
+        ladders = [[replace(colored, rgb=colored.rgb.cpu()) for colored in ladder] for ladder in self.ladders]
+        return replace(self, fitted=replace(self.fitted, fitted=moved), ladders=ladders)

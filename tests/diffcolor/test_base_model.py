@@ -10,6 +10,7 @@ from diffcolor.base_folder import read_base_folder
 from diffcolor.base_model import load_base_model, with_loss_decoder
 from diffcolor.diffusion import decode, decode_for_loss, encode
 from diffcolor.errors import BaseModelError
+from diffcolor.identity import embedded_folder, weights_digest
 from diffcolor.judge import _trained_with_quick_gelu, load_judge
 from tests.tiny_models import make_tiny_decoder
 
@@ -127,6 +128,34 @@ def test_files_that_are_not_loaded_do_not_count(base, base_folder, tmp_path):
     (folder / "safety_checker").mkdir()
     shutil.copy(weights, folder / "safety_checker" / "model.safetensors")
     assert load_base_model(str(folder)).digest == base.digest
+
+
+def test_the_digest_of_the_embedded_model_is_that_of_its_weights_as_ever():
+    """So that outputs of every version know it."""
+    assert load_base_model().digest == weights_digest(embedded_folder("mini"))[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "counts"),
+    [
+        ("scheduler/scheduler_config.json", {"prediction_type": "v_prediction"}, True),
+        ("scheduler/scheduler_config.json", {"_diffusers_version": "0.1.0"}, False),
+        ("unet/config.json", {"attention_head_dim": 4}, True),
+        ("unet/config.json", {"_name_or_path": "/somewhere/else"}, False),
+        ("vae/config.json", {"scaling_factor": 0.5}, True),
+        ("text_encoder/config.json", {"use_attention_mask": True}, True),
+        ("text_encoder/config.json", {"transformers_version": "0.1.0", "torch_dtype": "float16"}, False),
+        ("tokenizer/tokenizer_config.json", {"remark": "x"}, False),
+    ],
+)
+def test_a_config_that_decides_something_counts_and_a_remark_does_not(
+    base, base_folder, tmp_path, file, change, counts
+):
+    folder = tmp_path / "changed"
+    shutil.copytree(base_folder, folder)
+    config = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**config, **change}))
+    assert (read_base_folder("x", folder).digests()[0] != base.digest) == counts
 
 
 def test_a_folder_of_a_variant_alone_loads(base, base_folder, tmp_path):

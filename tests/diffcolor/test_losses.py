@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 
+from diffcolor import color_prior
+from diffcolor.config import FitConfig
 from diffcolor.losses import contrastive_loss, denoising_loss
 
 
@@ -24,6 +26,26 @@ def test_padding_rows_do_not_count():
     one = torch.tensor([[[0.0, 1.0]]])
     padded = torch.cat([one, torch.zeros(1, 3, 2)], 1)
     assert torch.allclose(contrastive_loss(image, positive, one, 0.1), contrastive_loss(image, positive, padded, 0.1))
+
+
+def test_how_hard_the_contrastive_loss_pushes():
+    """Where the judge sees no difference yet, its gradient along the cosines is 1 / (tau log(1 + N)) in all: half of it
+    off each of two negatives. The authors' (tau 0.01, no logarithm) is 100; ours at their tau 91."""
+    for tau, expected in ((0.01, 1 / (0.01 * math.log(3))), (0.05, 1 / (0.05 * math.log(3)))):
+        cosines = torch.full((3,), 0.2, requires_grad=True)
+        image, texts = torch.eye(3)[:1] * 0 + cosines, torch.eye(3)  # cosine i is the picture's with text i
+        contrastive_loss(image, texts[:1], texts[None, 1:], tau).sum().backward()
+        assert cosines.grad.tolist() == pytest.approx([-expected * 2 / 3, expected / 3, expected / 3], rel=1e-4)
+
+
+def test_tau_is_the_judges_own_unless_it_is_given(judge, base, monkeypatch):
+    assert judge.temperature == pytest.approx(float(torch.exp(-judge.model.logit_scale)))
+    seen = []
+    monkeypatch.setattr(color_prior, "contrastive_loss", lambda *given: seen.append(given[-1]) or torch.zeros(1))
+    picture = (torch.zeros(1, 4, 8, 8), torch.full((1, 1, 32, 32), 0.5), None, None)
+    for tau in (None, 0.2):
+        color_prior.contrast(base, judge, FitConfig(temperature=tau), *picture)
+    assert seen == [judge.temperature, 0.2]
 
 
 def test_contrastive_loss_refuses_other_feature_sizes():

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import uuid
 from dataclasses import replace
@@ -49,7 +50,8 @@ class QuickWorker:
         if self.store.is_local:
             full, write = Path(self.store.root).with_name("full"), local.write_temporary
             local.write_temporary = lambda *given: _raise_if(full.exists()) or write(*given)
-        self.ticks, self.stop_at = 0, None
+        self.ticks, self.stop_at, self.at_work = 0, None, lambda _ids: None
+        self.lock = threading.Lock()
         self.seconds = float(os.environ.get("QUICK_SECONDS", "0.05"))
 
     def progress(self) -> WorkerProgress:
@@ -59,8 +61,15 @@ class QuickWorker:
         self.stop_at = time.monotonic() + seconds
 
     def process(self, tasks: list[Task]) -> list[ResultRow]:
+        with self.lock:
+            return self._process(tasks)
+
+    def _process(self, tasks: list[Task]) -> list[ResultRow]:
         rows = []
         for task in tasks:
+            if self.stop_at is not None:
+                return rows
+            self.at_work([task.row.id])
             if "QUICK_LOG" in os.environ:
                 with open(os.environ["QUICK_LOG"], "a") as log:
                     log.write(f"{task.row.id}\n")

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from diffcolor.config import preset_for
 from manifests.color_places import ColorPlace
 from manifests.errors import ManifestError
 from manifests.read import RecolorRequest
+from pipelines.curation import recolor
 from pipelines.curation.evaluate.figures import mean_ab
 from pipelines.curation.recolor import Recolorer
 from pipelines.curation.verify import verify
@@ -279,6 +281,28 @@ def test_recolor_takes_the_jobs_configuration_unless_told_otherwise(finished):
     assert Recolorer(finished.output).config == TINY
     assert Recolorer(finished.output, etas=[1.5]).config == replace(TINY, etas=(1.5,))
     assert Recolorer(finished.output, preset="draft").config == preset_for("draft", finished.base_model)
+
+
+def test_recolor_halves_its_prompts_until_they_fit_into_memory(finished, monkeypatch):
+    sizes, real = [], recolor.sample_prompts
+
+    def small_gpu(models, requests, config):
+        sizes.append(len(requests))
+        if len(requests) > fits[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(models, requests, config)
+
+    monkeypatch.setattr(recolor, "sample_prompts", small_gpu)
+    recolorer, prompts = Recolorer(finished.output), tuple(f"a barn of colour {number}" for number in range(5))
+    fits = [2]
+    ((_, made),) = recolorer.recolor_all([RecolorRequest(id="r2", prompts=prompts)])
+    assert [output.prompt for output in made] == list(prompts)
+    assert sizes == [5, 2, 2, 1]
+    ((_, _),) = recolorer.recolor_all([RecolorRequest(id="r2", prompts=prompts[:3])], again=True)
+    assert sizes[4:] == [2, 1], "it remembers"
+    fits[0] = 0
+    ((_, problem),) = recolorer.recolor_all([RecolorRequest(id="r2", prompts=prompts[:2])], again=True)
+    assert "out of memory with one prompt alone" in str(problem)
 
 
 def test_recolor_of_the_rows_own_prompt_gives_the_submitted_pixels(finished):

@@ -59,23 +59,25 @@ def test_an_estimate_is_measured_on_real_batches(tmp_path, spec):
     rows = [{"id": f"p{number}", "image": f"p{number}.png", "caption": "a barn"} for number in range(4)]
     rows[3]["image"] = "gone.png"
     loaded = list(read_rows(write_manifest(tmp_path / "m.parquet", rows)))
-    found = estimate([loaded[:2], loaded[2:]], spec, rows=1000, workers=4, price_per_hour=2.0)
-    assert found.batches == 2
+    found = estimate(loaded, spec, rows=1000, workers=4, price_per_hour=2.0)
+    assert (found.images, found.locksteps) == (3, 2)
+    assert 0 < found.model_seconds_per_image < found.seconds_per_image.mean
+    assert found.file_seconds_per_image > 0
     assert found.failed == {"not_found": 1}
     per_image = found.seconds_per_image
     assert per_image.low <= per_image.mean <= per_image.high
     assert found.worker_hours.mean == pytest.approx(per_image.mean * 1000 / 3600)
     assert found.hours.mean == pytest.approx(found.worker_hours.mean / 4)
     assert found.cost_per_1000.mean == pytest.approx(2.0 * found.worker_hours.mean)
-    assert found.gigabytes.mean == pytest.approx(found.megabytes_per_image.mean)
+    assert found.gigabytes == pytest.approx(found.megabytes_per_image)
     assert not (tmp_path / "out").exists(), "the job's output is not touched"
     with pytest.raises(ValueError, match="not_found"):
-        estimate([loaded[3:]], spec, rows=1, workers=1)
+        estimate(loaded[3:], spec, rows=1, workers=1)
 
 
 def test_an_interval_needs_two_values():
-    assert Figure.of([3.0]) == Figure(3.0, None, None)
-    wide, narrow = Figure.of([1.0, 3.0]), Figure.of([1.9, 2.1, 2.0, 2.0])
+    assert Figure.of(3.0, [3.0]) == Figure(3.0, None, None)
+    wide, narrow = Figure.of(2.0, [1.0, 3.0]), Figure.of(2.0, [1.9, 2.1, 2.0, 2.0])
     assert wide.mean == narrow.mean == 2.0
     assert wide.low == 0.0 < narrow.low < 2.0 < narrow.high < wide.high
 
