@@ -9,10 +9,11 @@ import typer
 from pipelines.commands.curation import app as curation_app
 from pipelines.commands.evaluation import app as evaluation_app
 from pipelines.commands.exit_codes import HELP, ExitCode
+from pipelines.commands.init import app as init_app
 from pipelines.commands.manifest import app as manifest_app
 from pipelines.commands.planning import app as planning_app
 from pipelines.commands.runs import app as runs_app
-from pipelines.commands.settings import FILE, PREFIX, described, found_here, read_settings
+from pipelines.commands.settings import FILE, PREFIX, described, found_here, read_settings, unknown_variables
 from pipelines.commands.submit import app as submit_app
 
 app = typer.Typer(
@@ -47,6 +48,8 @@ def main(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
+    for sentence in unknown_variables(context.command):
+        typer.echo(f"warning: {sentence}", err=True)
     if file := settings or found_here():
         try:
             context.default_map = read_settings(context.command, file, is_trusted=settings is not None)
@@ -61,6 +64,7 @@ def main(
         raise typer.Exit(ExitCode.USAGE)
 
 
+app.add_typer(init_app)
 app.add_typer(submit_app)
 app.add_typer(manifest_app, name="manifest")
 for group in (runs_app, curation_app, evaluation_app, planning_app):

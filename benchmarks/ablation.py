@@ -29,6 +29,7 @@ from benchmarks.witness import perceptual_distance
 from diffcolor import upsample
 from diffcolor.checkpoint import join
 from diffcolor.colorize import fit, paint
+from diffcolor.conditioning import Conditioning
 from diffcolor.config import ANTI_COLOR_PROMPTS, METHOD_VERSION, SampleConfig, digest
 from diffcolor.errors import NonFiniteLossError
 from diffcolor.geometry import working_gray, working_size
@@ -50,7 +51,7 @@ class Trained:
 
     color_prior: LoRA
     in_context: LoRA
-    optimized_embeds: Tensor
+    optimized: Conditioning
     seconds: float
     color_prior_seconds: float
 
@@ -109,7 +110,7 @@ class Bench:
             if isinstance(outcome, NonFiniteLossError):
                 raise outcome
         return [
-            Trained(boundary[k], fitted.lora, fitted.optimized_embeds, seconds, stage_1)
+            Trained(boundary[k], fitted.lora, fitted.optimized, seconds, stage_1)
             for k, fitted in enumerate(fitting.outcomes)
         ]
 
@@ -121,7 +122,7 @@ class Bench:
             return batch.gray.expand(-1, 3, -1, -1), [0.0] * len(cases)
         if variant.alone:
             return self.models.coarse.colorize(batch.gray, prompts), [0.0] * len(cases)
-        embeds = embed_prompts(self.base, prompts)
+        e = embed_prompts(self.base, prompts)
         if variant.fit is None:
             lora = stack([init_lora(self.base.unet, 1, [torch.Generator().manual_seed(0)]) for _ in cases])
             seconds = [0.0] * len(cases)
@@ -130,9 +131,9 @@ class Bench:
             lora = stack([getattr(one, variant.after) for one in trained]).to(self.base.device)
             seconds = [one.color_prior_seconds if variant.after == "color_prior" else one.seconds for one in trained]
             if variant.after == "in_context":
-                e_opt = torch.stack([one.optimized_embeds for one in trained]).to(self.base.device)
-                embeds = (1 - variant.eta) * e_opt + variant.eta * embeds
-        return paint(self.base, lora, batch, embeds, variant.sample), seconds
+                e_opt = Conditioning.stack([one.optimized for one in trained]).to(self.base.device)
+                e = e_opt.mixed(e, torch.full((len(cases),), variant.eta, device=self.base.device))
+        return paint(self.base, lora, batch, e, variant.sample), seconds
 
     def made_by(self, variant: Variant) -> bytes:
         """What figures depend on. Defaults are left out, that a new field leaves the others' figures valid.

@@ -1,8 +1,9 @@
-"""What the method costs at Stable Diffusion's shape, counted without a GPU and without weights.
+"""What the method costs at Stable Diffusion's shapes, counted without a GPU and without weights.
 
-    python -m benchmarks.flops [--json]
+    python -m benchmarks.flops [--json] [--family sd15|sdxl ...]
 
-The project's own functions run once on fake tensors (shapes without numbers) at 512x512: floating point operations,
+The project's own functions run once on fake tensors (shapes without numbers), of Stable Diffusion 1.5 at 512x512 and
+of Stable Diffusion XL at 1024x1024: floating point operations,
 ATen kernels, bytes and the live memory of each kind of step are counted, and a preset's cost is put together from them.
 The roofline is the time in which a chip could do it at best: every kernel takes the longer of its operations at the
 chip's rate and its bytes at the memory's. Those are assumptions (an H100's round figures), not measurements.
@@ -13,7 +14,7 @@ import json
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from statistics import mean
 from types import SimpleNamespace
@@ -28,27 +29,28 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from diffcolor.base_model import BaseModel
+from diffcolor.base_model import BaseModel, StableDiffusion, StableDiffusionXL
 from diffcolor.color_prior import contrast
+from diffcolor.conditioning import Conditioning
 from diffcolor.config import Config, FitConfig, Preset, SampleConfig, preset_for
 from diffcolor.diffusion import (
     add_noise,
     decode,
-    denoise,
     encode,
     guide,
     predict_original,
     training_target,
 )
 from diffcolor.judge import Judge
-from diffcolor.lora import LoRA, attached_lora, init_lora
+from diffcolor.lora import attached_lora, init_lora
 from diffcolor.losses import denoising_loss
 from diffcolor.luminance import replace_luma
 
-SIDE, LATENT, TOKENS, WIDTH, RANK = 512, 64, 77, 768, 8
+TOKENS, RANK = 77, 8
 PEAK = {torch.bfloat16: 790e12, torch.float32: 60e12}  # operations per second of matrix products
 BANDWIDTH = 2.9e12  # bytes per second
 _GIB = 2**30
+_TAU = FitConfig(temperature=0.01)  # as the judge has it, whose number is not there
 _NO_KERNEL = ("aten::detach", "aten::_unsafe_view", "aten::lift_fresh")
 
 
@@ -122,9 +124,46 @@ def _scheduler() -> DDIMScheduler:
     )
 
 
-def sd15() -> tuple[BaseModel, Judge]:
-    """Stable Diffusion 1.5's shape with a tiny decoder beside it, and CLIP ViT-B/32 as the judge, in bfloat16."""
-    unet = _made(UNet2DConditionModel, cross_attention_dim=WIDTH, sample_size=LATENT, attention_head_dim=8)
+def sd15() -> StableDiffusion:
+    """Stable Diffusion 1.5's shape in bfloat16, with a tiny decoder beside it."""
+    unet = _made(UNet2DConditionModel, cross_attention_dim=768, sample_size=64, attention_head_dim=8)
+    return StableDiffusion(unet=unet, **_parts("sd15"))
+
+
+def sdxl() -> StableDiffusionXL:
+    """Stable Diffusion XL's."""
+    unet = _made(
+        UNet2DConditionModel,
+        cross_attention_dim=2048,
+        sample_size=128,
+        attention_head_dim=(5, 10, 20),
+        block_out_channels=(320, 640, 1280),
+        transformer_layers_per_block=(1, 2, 10),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=1280 + 6 * 256,
+    )
+    return StableDiffusionXL(unet=unet, text_encoder_2=None, tokenizer_2=None, **_parts("sdxl"))
+
+
+FAMILIES: dict[str, Callable[[], BaseModel]] = {"sd15": sd15, "sdxl": sdxl}
+
+
+def conditioning(base: BaseModel, k: int, make: Callable[..., Tensor]) -> Conditioning:
+    """What a U-Net reads, of numbers that do not matter."""
+    tensors = {"embeds": make(k, TOKENS, base.unet.config.cross_attention_dim)}
+    if isinstance(base, StableDiffusionXL):
+        config = base.unet.config
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        tensors["pooled"] = make(k, pooled)
+    return Conditioning(tensors)
+
+
+def _parts(name: str) -> dict[str, Any]:
+    """What both have: the VAE has one shape."""
     vae = _made(
         AutoencoderKL,
         block_out_channels=(128, 256, 512, 512),
@@ -132,26 +171,27 @@ def sd15() -> tuple[BaseModel, Judge]:
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=2,
         latent_channels=4,
-        sample_size=SIDE,
     )
     scheduler = _scheduler()
-    device = torch.device("cpu")
-    base = BaseModel(
-        unet=unet,
-        vae=vae,
-        text_encoder=None,
-        tokenizer=None,
-        scheduler=scheduler,
-        name="sd15",
-        digest="",
-        device=device,
-        precision=torch.bfloat16,
-        alphas_cumprod=scheduler.alphas_cumprod,
-        loss_decoder=_made(AutoencoderTiny),
-    )
+    return {
+        "vae": vae,
+        "text_encoder": None,
+        "tokenizer": None,
+        "scheduler": scheduler,
+        "name": name,
+        "digest": "",
+        "device": torch.device("cpu"),
+        "precision": torch.bfloat16,
+        "alphas_cumprod": scheduler.alphas_cumprod,
+        "loss_decoder": _made(AutoencoderTiny),
+    }
+
+
+def vit_b_32() -> Judge:
+    """CLIP ViT-B/32 in bfloat16."""
     clip = _made(open_clip.CLIP, **(open_clip.get_model_config("ViT-B-32") or {}))
     zero = torch.zeros(3, 1, 1)
-    judge = Judge(
+    return Judge(
         model=clip,
         tokenize=SimpleNamespace(),
         image_size=(224, 224),
@@ -159,10 +199,9 @@ def sd15() -> tuple[BaseModel, Judge]:
         std=zero + 1,
         name="ViT-B-32",
         digest="",
-        device=device,
+        device=torch.device("cpu"),
         precision=torch.bfloat16,
     )
-    return base, judge
 
 
 def weights_bytes(*modules: Any) -> int:
@@ -187,32 +226,35 @@ class Shape:
 
     def __init__(self, base: BaseModel, judge: Judge, k: int, tiny: bool) -> None:
         if not tiny:
-            base = BaseModel(**{**vars(base), "loss_decoder": None})
+            base = replace(base, loss_decoder=None)
         self.base, self.judge, self.k = base, judge, k
         self.lora = init_lora(base.unet, RANK, [torch.Generator() for _ in range(k)])
-        self.latents = torch.empty(k, 4, LATENT, LATENT)
+        latent = base.unet.config.sample_size
+        self.side = latent * base.latent_factor
+        self.latents = torch.empty(k, 4, latent, latent)
         self.timesteps = torch.full((k,), 500)
-        self.embeds = torch.empty(k, TOKENS, WIDTH)
-        self.gray = torch.empty(k, 1, SIDE, SIDE)
+        self.e = conditioning(base, k, torch.empty)
+        self.gray = torch.empty(k, 1, self.side, self.side)
         decoder = [base.loss_decoder] if tiny else []
         self.weights = weights_bytes(base.unet, base.vae, judge.model, *decoder)
 
-    def step(self, compute: Callable[[], Tensor], trained: Tensor) -> Cost:
+    def step(self, compute: Callable[[], Tensor], *trained: Tensor) -> Cost:
         """A training step with Adam."""
-        parameter = trained.requires_grad_(True)
-        optimizer = torch.optim.Adam([parameter], lr=1e-4)
-        with counted(self.weights + 3 * parameter.numel() * 4) as cost:
+        parameters = [tensor.requires_grad_(True) for tensor in trained]
+        optimizer = torch.optim.Adam(parameters, lr=1e-4)
+        with counted(self.weights + 3 * sum(one.numel() for one in parameters) * 4) as cost:
             compute().sum().backward()
             optimizer.step()
-        parameter.requires_grad_(False)
-        parameter.grad = None
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+            parameter.grad = None
         return cost
 
-    def _predicted(self, lora: LoRA, embeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _predicted(self) -> tuple[Tensor, Tensor, Tensor]:
         noise = torch.empty_like(self.latents)
         x_t = add_noise(self.base, self.latents, noise, self.timesteps)
-        with attached_lora(self.base.unet, lora):
-            return x_t, noise, denoise(self.base, x_t, self.timesteps, embeds)
+        with attached_lora(self.base.unet, self.lora):
+            return x_t, noise, self.base.predict(x_t, self.timesteps, self.e)
 
     @cache  # noqa: B019 (it lives as long as the program)
     def stage_1(self, judged: bool) -> Cost:
@@ -220,11 +262,11 @@ class Shape:
         texts = torch.empty(self.k, 512), torch.empty(self.k, 5, 512)
 
         def loss() -> Tensor:
-            x_t, noise, output = self._predicted(self.lora, self.embeds)
+            x_t, noise, output = self._predicted()
             wanted = denoising_loss(output, training_target(self.base, self.latents, noise, self.timesteps))
             if judged:
                 predicted = predict_original(self.base, x_t, output, self.timesteps)
-                wanted = wanted + contrast(self.base, self.judge, FitConfig(), predicted, self.gray, *texts)
+                wanted = wanted + contrast(self.base, self.judge, _TAU, predicted, self.gray, *texts)
             return wanted
 
         return self.step(loss, self.lora.values)
@@ -234,14 +276,14 @@ class Shape:
         """One step of stage 2: of e_opt, or of the adapters."""
 
         def loss() -> Tensor:
-            _, noise, output = self._predicted(self.lora, self.embeds)
+            _, noise, output = self._predicted()
             return denoising_loss(output, noise)
 
-        return self.step(loss, self.embeds if embedding else self.lora.values)
+        return self.step(loss, *(self.e.tensors.values() if embedding else [self.lora.values]))
 
     def unet_forward(self) -> Cost:
         """The U-Net with adapters, once."""
-        return self._count(lambda: denoise(self.base, self.latents, self.timesteps, self.embeds))
+        return self._count(lambda: self.base.predict(self.latents, self.timesteps, self.e))
 
     def _count(self, compute: Callable[[], Any]) -> Cost:
         with torch.no_grad(), attached_lora(self.base.unet, self.lora), counted(self.weights) as cost:
@@ -257,7 +299,7 @@ class Shape:
     @cache  # noqa: B019 (it lives as long as the program)
     def guided(self, guidance_scale: float) -> Cost:
         """The U-Net's part of a sampling step."""
-        predict = partial(guide, self.base, self.latents, self.timesteps, self.embeds, self.embeds[:1])
+        predict = partial(guide, self.base, self.latents, self.timesteps, self.e, self.e.of([0]))
         return self._count(partial(predict, guidance_scale))
 
     @cache  # noqa: B019 (it lives as long as the program)
@@ -268,7 +310,7 @@ class Shape:
     @cache  # noqa: B019 (it lives as long as the program)
     def encoded(self) -> Cost:
         """Pictures to latents."""
-        return self._count(lambda: encode(self.base, torch.empty(self.k, 3, SIDE, SIDE)))
+        return self._count(lambda: encode(self.base, torch.empty(self.k, 3, self.side, self.side)))
 
 
 def contrast_share(config: FitConfig, alphas: Sequence[float]) -> float:
@@ -296,11 +338,11 @@ def price(shape: Shape, config: Config, alphas: Sequence[float]) -> tuple[float,
     return flops, seconds
 
 
-def figures() -> dict[str, Any]:
-    """All that is printed."""
+def figures(family: str) -> dict[str, Any]:
+    """All that is printed of one of `FAMILIES`."""
     alphas = _scheduler().alphas_cumprod.tolist()  # of real numbers, before there are only fake ones
     with FakeTensorMode(allow_non_fake_inputs=True):
-        base, judge = sd15()
+        base, judge = FAMILIES[family](), vit_b_32()
         shapes = {tiny: Shape(base, judge, 4, tiny) for tiny in (False, True)}
         found: dict[str, Any] = {}
         for preset in Preset:
@@ -312,19 +354,20 @@ def figures() -> dict[str, Any]:
         found["unet_kernels"] = shapes[False].unet_forward().kernels
         for tiny, suffix in ((False, ""), (True, "_tiny")):
             found[f"stage1_peak_gib_k4{suffix}"] = round(shapes[tiny].stage_1(judged=True).peak / _GIB, 2)
-    return {"sd15": found}
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     arguments = parser.parse_args()
-    found = figures()
+    found = {family: figures(family) for family in arguments.family}
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
     for family, values in found.items():
-        print(f"{family}, 512x512, one prompt, K = 4, bfloat16; with a tiny decoder in the loss in brackets")
+        print(f"{family}, one prompt, K = 4, bfloat16; with a tiny decoder in the loss in brackets")
         for preset in Preset:
             one = values[preset.value]
             print(

@@ -22,12 +22,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.flops import RANK, TOKENS, sd15
+from benchmarks.flops import RANK, TOKENS, sd15, vit_b_32
 from benchmarks.rivals import imagic, ours
 from diffcolor.base_model import BaseModel, load_base_model, resolve_device
 from diffcolor.color_prior import contrast
+from diffcolor.conditioning import Conditioning
 from diffcolor.config import FitConfig
-from diffcolor.diffusion import add_noise, decode, decode_for_loss, denoise, encode, guide, predict_original
+from diffcolor.diffusion import add_noise, decode, decode_for_loss, encode, guide, predict_original
 from diffcolor.judge import Judge, load_judge
 from diffcolor.lora import attached_lora, init_lora
 from diffcolor.losses import denoising_loss
@@ -51,14 +52,19 @@ class Bench:
         self.side = round(base.training_area**0.5) // base.size_multiple * base.size_multiple
         self.width = base.unet.config.cross_attention_dim
 
-    def _inputs(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _inputs(self, k: int) -> tuple[Tensor, Tensor, Conditioning, Tensor]:
         """Latents, timesteps, embeddings, gray."""
         small = self.side // self.base.latent_factor
         channels = self.base.unet.config.in_channels
         latents = torch.randn(k, channels, small, small, device=self.device)
         timesteps = torch.full((k,), 500, device=self.device)
         embeds = torch.randn(k, TOKENS, self.width, device=self.device)
-        return latents, timesteps, embeds, torch.rand(k, 1, self.side, self.side, device=self.device)
+        return (
+            latents,
+            timesteps,
+            Conditioning({"embeds": embeds}),
+            torch.rand(k, 1, self.side, self.side, device=self.device),
+        )
 
     def stage_1(self, k: int) -> Callable[[], None]:
         """A step with the contrastive term."""
@@ -87,7 +93,7 @@ class Bench:
             noise = torch.randn_like(latents)
             x_t = add_noise(self.base, latents, noise, timesteps)
             with attached_lora(self.base.unet, lora):
-                output = denoise(self.base, x_t, timesteps, embeds)
+                output = self.base.predict(x_t, timesteps, embeds)
             loss = denoising_loss(output, noise)
             if judged:
                 loss = loss + judged(predict_original(self.base, x_t, output, timesteps), gray)
@@ -99,15 +105,15 @@ class Bench:
     def embedding(self, k: int) -> Callable[[], None]:
         """A step of e_opt."""
         latents, timesteps, embeds, _ = self._inputs(k)
-        embeds.requires_grad_(True)
+        embeds["embeds"].requires_grad_(True)
         lora = init_lora(self.base.unet, RANK, [torch.Generator() for _ in range(k)])
-        optimizer = torch.optim.Adam([embeds], lr=1e-3)
+        optimizer = torch.optim.Adam([embeds["embeds"]], lr=1e-3)
 
         def step() -> None:
             optimizer.zero_grad()
             noise = torch.randn_like(latents)
             with attached_lora(self.base.unet, lora):
-                output = denoise(self.base, add_noise(self.base, latents, noise, timesteps), timesteps, embeds)
+                output = self.base.predict(add_noise(self.base, latents, noise, timesteps), timesteps, embeds)
             denoising_loss(output, noise).sum().backward()
             optimizer.step()
 
@@ -121,7 +127,7 @@ class Bench:
         @torch.no_grad()
         def step() -> None:
             with attached_lora(self.base.unet, lora):
-                output = guide(self.base, latents, timesteps, embeds, embeds[:1], 3.0)
+                output = guide(self.base, latents, timesteps, embeds, embeds.of([0]), 3.0)
             if luminance:
                 original = predict_original(self.base, latents, output, timesteps)
                 encode(self.base, replace_luma(decode(self.base, original), gray))
@@ -226,14 +232,14 @@ def sameness(bench: Bench, k: int, steps: int = 20) -> dict[str, float]:
         torch.manual_seed(0)
         latents, timesteps, embeds, _ = bench._inputs(k)
         noises = torch.randn(steps, *latents.shape, device=bench.device)
-        latents, timesteps, embeds = latents[:n], timesteps[:n], embeds[:n]
+        latents, timesteps, embeds = latents[:n], timesteps[:n], embeds.of(slice(n))
         lora = init_lora(bench.base.unet, RANK, [torch.Generator().manual_seed(image) for image in range(n)])
         values = lora.values.requires_grad_(True)
         optimizer = torch.optim.Adam([values], lr=1e-4)
         for noise in noises[:, :n]:
             optimizer.zero_grad()
             with attached_lora(bench.base.unet, lora):
-                output = denoise(bench.base, add_noise(bench.base, latents, noise, timesteps), timesteps, embeds)
+                output = bench.base.predict(add_noise(bench.base, latents, noise, timesteps), timesteps, embeds)
             denoising_loss(output, noise).sum().backward()
             optimizer.step()
         return values.detach()[0]
@@ -321,7 +327,7 @@ def main() -> None:
 def _at_random(device: torch.device) -> tuple[BaseModel, Judge]:
     """Stable Diffusion 1.5's shape on a device, with the tiny decoder in the loss."""
     with torch.device(device):
-        base, judge = sd15()
+        base, judge = sd15(), vit_b_32()
     moved: dict[str, Any] = {
         part: freeze(getattr(base, part), device, base.precision) for part in ("unet", "vae", "loss_decoder")
     }

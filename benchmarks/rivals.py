@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffcolor.base_model import BaseModel, load_base_model, resolve_device
+from diffcolor.conditioning import Conditioning
 from diffcolor.config import ANTI_COLOR_PROMPTS, FitConfig, SampleConfig
 from diffcolor.diffusion import add_noise, encode
 from diffcolor.in_context import fine_tune, optimize_embedding
@@ -85,7 +86,9 @@ def ours(base: BaseModel, pictures: Tensor, embeds: Tensor, embedding_steps: int
         for seed, picture in enumerate(pictures)
     )
     batch = ScanBatch(scans=scans, gray=pictures.mean(1, keepdim=True), starts=pictures, latents=torch.empty(0))
-    state = replace(TrainingState.fresh(base, batch, config), primary=pictures, optimized_embeds=embeds.clone())
+    state = replace(
+        TrainingState.fresh(base, batch, config), primary=pictures, optimized=Conditioning({"embeds": embeds.clone()})
+    )
     for stage in (optimize_embedding, fine_tune):
         steps = stage(base, batch, state, config)
         while True:
@@ -111,7 +114,7 @@ def compare(
     """Seconds per image, the best of some runs of each, taken in turns so that a busy machine is so for all."""
     side = round(base.training_area**0.5)
     pictures = torch.rand(max(ks), 3, side, side, generator=torch.Generator().manual_seed(0)).to(base.device)
-    embeds = embed_prompts(base, [PROMPT] * max(ks))
+    embeds = embed_prompts(base, [PROMPT] * max(ks))["embeds"]
     steps = embedding_steps, model_steps
     works: dict[str, tuple[int, Callable[[], None]]] = {
         "Imagic, whole U-Net": (1, lambda: imagic(base, pictures[:1], embeds[:1], *steps, adapters=False)),

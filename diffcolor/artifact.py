@@ -8,12 +8,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from diffcolor.colorize import Fitted
+from diffcolor.conditioning import Conditioning
 from diffcolor.errors import ArtifactError
 from diffcolor.lora import from_diffusers, to_diffusers
 from diffcolor.models import Models
 from diffcolor.scan import Scan
+from diffcolor.training_state import OPTIMIZED
 
-FORMAT_VERSION = "1"
+_FORMATS = ("1", "2")  # the second is for models that are conditioned on more than embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,11 @@ class ArtifactRecord:
 
 
 def to_bytes(fitted: Fitted, record: ArtifactRecord) -> bytes:
-    """One safetensors file: the LoRA under diffusers' names, `optimized_embeds` (T, D), and the record as metadata."""
-    tensors = {**to_diffusers(fitted.lora), "optimized_embeds": fitted.optimized_embeds.float().contiguous().cpu()}
-    facts = {"version": FORMAT_VERSION, **asdict(record)}
+    """One safetensors file: the LoRA under diffusers' names, e_opt as `optimized_embeds` (T, D), of SDXL with
+    `optimized_pooled` (P,), and the record as metadata."""
+    e_opt = {name: each[0].float().contiguous().cpu() for name, each in fitted.optimized.named(OPTIMIZED).items()}
+    tensors = {**to_diffusers(fitted.lora), **e_opt}
+    facts = {"version": _FORMATS[len(e_opt) > 1], **asdict(record)}
     # One key alone: safetensors writes several in random order, and the same fit must give the same bytes.
     return save(tensors, metadata={"diffcolor": json.dumps(facts)})
 
@@ -65,8 +69,8 @@ def read_record(content: bytes) -> ArtifactRecord:
         record = ArtifactRecord(**{**fields, "anti_color_prompts": tuple(fields["anti_color_prompts"])})
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"its header is not a DiffColor artifact's ({type(error).__name__}: {error})") from error
-    if version != FORMAT_VERSION:
-        raise ArtifactError(f"format version {version}, this program reads {FORMAT_VERSION}")
+    if version not in _FORMATS:
+        raise ArtifactError(f"format version {version}, this program reads {' and '.join(_FORMATS)}")
     return record
 
 
@@ -96,9 +100,11 @@ def from_bytes(content: bytes, gray: torch.Tensor, models: Models) -> Fitted:
         )
     try:
         tensors = load(content)
-        optimized_embeds = tensors.pop("optimized_embeds")
-    except (SafetensorError, KeyError) as error:
+        e_opt = Conditioning.from_named({name: each[None] for name, each in tensors.items()}, OPTIMIZED)
+    except SafetensorError as error:
         raise ArtifactError(f"damaged ({error})") from error
+    if "embeds" not in e_opt.tensors:
+        raise ArtifactError(f"damaged (no {OPTIMIZED}embeds)")
     scan = Scan(
         gray=gray,
         context_prompt=record.context_prompt,
@@ -108,6 +114,6 @@ def from_bytes(content: bytes, gray: torch.Tensor, models: Models) -> Fitted:
     return Fitted(
         scan=scan,
         lora=from_diffusers(tensors).to(models.device),
-        optimized_embeds=optimized_embeds.to(models.device),
+        optimized=e_opt.to(models.device),
         primary=None,
     )

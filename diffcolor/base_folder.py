@@ -10,16 +10,14 @@ from typing import Any
 from diffcolor.errors import BaseModelError
 from diffcolor.identity import embedded_folder, weights_digest
 
-_TAKEN = "taken are Stable Diffusion 1.x and 2.x and fine-tunes of their shape, as diffusers folders"
+_TAKEN = "taken are Stable Diffusion 1.x, 2.x and XL and fine-tunes of their shape, as diffusers folders"
 _WEIGHTS = re.compile(r"(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?\.safetensors")
-_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-_SMALL = ("tokenizer", "scheduler")
-_CONFIGS = {**{part: f"{part}/config.json" for part in _STEMS}, "scheduler": "scheduler/scheduler_config.json"}
+_ZEROS = "force_zeros_for_empty_prompt"
 _REMARKS = ("architectures", "dtype", "torch_dtype", "transformers_version")  # what decides nothing here
-_CONVERSION = "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
+_CONVERSION = "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"  # XL: StableDiffusionXLPipeline
 # Of U-Nets that are conditioned on more than a timestep and one text.
 _MORE_CONDITIONS = {
-    "addition_embed_type": "Stable Diffusion XL or another that takes further conditions",
+    "addition_embed_type": "one that takes further conditions",
     "class_embed_type": "an upscaler or another that takes a class or a noise level",
     "time_cond_proj_dim": "a latent consistency model (LCM), distilled to a few steps",
     "encoder_hid_dim_type": "one with projected conditions (Kandinsky, DeepFloyd)",
@@ -28,8 +26,39 @@ _INPUTS = {9: "an inpainting model", 8: "an instruction (InstructPix2Pix) model"
 
 
 @dataclass(frozen=True)
+class Family:
+    """What the folders of a family hold.
+
+    Attributes:
+        stems: names of the weight files, before their variant, by part.
+        small: parts without weights.
+    """
+
+    name: str
+    stems: dict[str, str]
+    small: tuple[str, ...]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (*self.stems, *self.small)
+
+    @property
+    def configs(self) -> dict[str, str]:
+        """The files that say how the parts compute."""
+        return {
+            **{part: f"{part}/config.json" for part in self.stems},
+            "scheduler": "scheduler/scheduler_config.json",
+        }
+
+
+_SD_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+SD = Family("sd", _SD_STEMS, ("tokenizer", "scheduler"))
+SDXL = Family("sdxl", {**_SD_STEMS, "text_encoder_2": "model"}, ("tokenizer", "tokenizer_2", "scheduler"))
+
+
+@dataclass(frozen=True)
 class BaseFolder:
-    """A folder of Stable Diffusion's shape.
+    """A folder of a base model.
 
     Attributes:
         variant: of its weight files, such as "fp16"; None for files without one.
@@ -37,6 +66,7 @@ class BaseFolder:
     """
 
     folder: Path
+    family: Family
     variant: str | None
     weights: tuple[Path, ...]
 
@@ -46,8 +76,12 @@ class BaseFolder:
         weights, _ = weights_digest(self.folder, self.weights)
         if self.folder == embedded_folder("mini"):  # its configs come with the program, as they always did
             return weights, weights
-        configs = {name: _read("", self.folder / name) for name in sorted(_CONFIGS.values())}
-        told = {name: {key: each[key] for key in each if not _is_remark(key)} for name, each in configs.items()}
+        configs = {name: _read("", self.folder / name) for name in sorted(self.family.configs.values())}
+        told: dict[str, Any] = {
+            name: {key: each[key] for key in each if not _is_remark(key)} for name, each in configs.items()
+        }
+        if self.family is SDXL:
+            told[_ZEROS] = _read("", self.folder / "model_index.json").get(_ZEROS, True)
         return hashlib.sha256(f"{weights}\0{json.dumps(told, sort_keys=True)}".encode()).hexdigest(), weights
 
 
@@ -57,35 +91,37 @@ def read_base_folder(name: str, folder: Path) -> BaseFolder:
     Raises:
         BaseModelError: it is of another family, or lacks something.
     """
-    check_family(name, folder)
-    files = [file.relative_to(folder).as_posix() for part in _STEMS for file in (folder / part).glob("*.safetensors")]
-    variant, weights = _chosen_weights(name, files)
-    return BaseFolder(folder, variant, tuple(folder / file for file in weights))
+    family = check_family(name, folder)
+    files = [
+        file.relative_to(folder).as_posix() for part in family.stems for file in (folder / part).glob("*.safetensors")
+    ]
+    variant, weights = _chosen_weights(name, family, files)
+    return BaseFolder(folder, family, variant, tuple(folder / file for file in weights))
 
 
 def needed_configs(names: list[str]) -> list[str]:
     """Of the files of a model on a hub, those that tell what it is; small."""
-    return [one for one in names if one.endswith((".json", ".txt")) and _folder(one) in ("", *_STEMS, *_SMALL)]
+    return [one for one in names if one.endswith((".json", ".txt")) and _folder(one) in ("", *SDXL.parts)]
 
 
-def needed_files(name: str, names: list[str]) -> list[str]:
+def needed_files(name: str, family: Family, names: list[str]) -> list[str]:
     """Of the files of a model on a hub, those that are loaded, and the configs.
 
     Raises:
         BaseModelError: it has no weights that can be read.
     """
-    return [*needed_configs(names), *_chosen_weights(name, names)[1]]
+    return [*needed_configs(names), *_chosen_weights(name, family, names)[1]]
 
 
 def _folder(file: str) -> str:
     return file.rpartition("/")[0]
 
 
-def check_family(name: str, folder: Path) -> None:
+def check_family(name: str, folder: Path) -> Family:
     """Looks at the configs alone.
 
     Raises:
-        BaseModelError: it is of another family, or lacks a part.
+        BaseModelError: it is of no family that is taken, or lacks a part.
     """
 
     def refused(reason: str) -> BaseModelError:
@@ -94,23 +130,32 @@ def check_family(name: str, folder: Path) -> None:
     if folder.is_file():
         raise refused(f"it is a single file; in Python with diffusers, {_CONVERSION} makes a folder of it")
     index = _read(name, folder / "model_index.json")
-    family = str(index.get("_class_name", ""))
-    if "XL" in family or "text_encoder_2" in index:
-        raise refused(f"it is a Stable Diffusion XL model ({family})")
-    if missing := [part for part in (*_STEMS, "tokenizer", "scheduler") if not index.get(part)]:
-        raise refused(f"it is no Stable Diffusion ({family or 'of no class'}): it has no {', '.join(missing)}")
-    unet, vae, text, scheduler = (_read(name, folder / _CONFIGS[part]) for part in (*_STEMS, "scheduler"))
+    pipeline = str(index.get("_class_name", ""))
+    family = SDXL if "XL" in pipeline or "text_encoder_2" in index else SD
+    if missing := [part for part in family.parts if not _is_there(index.get(part))]:
+        kind = "a refiner, or no Stable Diffusion XL" if family is SDXL else "no Stable Diffusion"
+        raise refused(f"it is {kind} ({pipeline or 'of no class'}): it has no {', '.join(missing)}")
+    configs = {part: _read(name, folder / file) for part, file in family.configs.items()}
+    unet, vae = configs["unet"], configs["vae"]
     for setting, kind in _MORE_CONDITIONS.items():
-        if unet.get(setting):
+        if unet.get(setting) and not (family is SDXL and unet[setting] == "text_time"):
             raise refused(f"it is {kind} ({setting} is {unet[setting]!r})")
     channels, latents = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if channels != latents:
         kind = _INPUTS.get(channels, "a model that takes more than latents")
         raise refused(f"it is {kind}: its U-Net takes {channels} channels, latents have {latents}")
-    width, hidden = unet.get("cross_attention_dim"), text.get("hidden_size")
-    if None not in (width, hidden) and width != hidden:
-        raise refused(f"its U-Net reads texts of width {width}, its text encoder writes {hidden}")
-    _check_scheduler(scheduler, refused)
+    width = unet.get("cross_attention_dim")
+    hidden = [configs[part].get("hidden_size", 0) for part in family.stems if part.startswith("text_encoder")]
+    if width is not None and all(hidden) and width != sum(hidden):
+        wrote = " and ".join(map(str, hidden))
+        raise refused(f"its U-Net reads texts of width {width}, its text encoders write {wrote}")
+    _check_scheduler(configs["scheduler"], refused)
+    return family
+
+
+def _is_there(part: Any) -> bool:
+    """Whether an entry of `model_index.json` names a part: [library, class], and not [null, null]."""
+    return bool(part) and part != [None, None]
 
 
 def _check_scheduler(scheduler: dict[str, Any], refused: Any) -> None:
@@ -122,10 +167,10 @@ def _check_scheduler(scheduler: dict[str, Any], refused: Any) -> None:
         raise refused(f"it is distilled to a few steps (its scheduler is {kind}), which fine-tuning undoes")
 
 
-def _chosen_weights(name: str, files: list[str]) -> tuple[str | None, list[str]]:
+def _chosen_weights(name: str, family: Family, files: list[str]) -> tuple[str | None, list[str]]:
     """The variant and the weight files that diffusers would load. A variant is taken where a part has no other."""
     found: dict[str, dict[str, list[str]]] = {}  # by part, then by variant ("" for none)
-    for part, stem in _STEMS.items():
+    for part, stem in family.stems.items():
         found[part] = {}
         for file in sorted(one for one in files if one.startswith(f"{part}/{stem}")):
             if match := _WEIGHTS.fullmatch(file.removeprefix(f"{part}/{stem}")):

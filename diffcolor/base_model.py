@@ -1,4 +1,4 @@
-"""The pretrained model, of Stable Diffusion's architecture, that is adapted to each image."""
+"""The pretrained model that is adapted to each image: Stable Diffusion 1.x, 2.x or XL, or one of their shape."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffcolor.base_folder import check_family, needed_configs, needed_files, read_base_folder
+from diffcolor.base_folder import SDXL, check_family, needed_configs, needed_files, read_base_folder
+from diffcolor.conditioning import Conditioning
 from diffcolor.config import MINI, Precision
 from diffcolor.errors import BaseModelError
 from diffcolor.hub import fetch
 from diffcolor.identity import embedded_folder, weights_digest
 from diffcolor.precision import dtype_for, freeze
-from diffcolor.words import EVERY_WORD, Vocabulary, embedded_vocabulary
+from diffcolor.words import EVERY_WORD, TOKENIZING, Vocabulary, embedded_vocabulary
 
 _TINY_FILES = ["config.json", "diffusion_pytorch_model.safetensors"]
 _LEFT_OUT = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}  # not loaded
@@ -22,16 +23,18 @@ _LEFT_OUT = {"safety_checker": None, "feature_extractor": None, "image_encoder":
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModel:
-    """A model with the architecture of Stable Diffusion 1.x or 2.x. All weights are frozen; adapters are attached per
-    image.
+    """A latent diffusion model with a U-Net. All weights are frozen; adapters are attached per image.
+
+    This is the seam between the method and the families of models: what is below differs between them, or is found out
+    from a model's configs; everything else is the method's. `StableDiffusion` and `StableDiffusionXL` are the families.
 
     Attributes:
         unet: UNet2DConditionModel. vae: AutoencoderKL or AutoencoderTiny. text_encoder, tokenizer: CLIP's.
         scheduler: DDIMScheduler made from the folder's own scheduler config.
         digest, weights_digest: sha256 (hex) of all that was loaded, and of the weights alone (`BaseFolder.digests`).
         alphas_cumprod: (num_train_timesteps,) float32, on the device.
-        precision: dtype of the weights and activations of U-Net, VAE and text encoder; what is trained, and all
-            arithmetic between them, stays float32.
+        precision: dtype of the weights and activations of U-Net and text encoder; what is trained, and all arithmetic
+            between them, stays float32.
         vocabulary: the words that it reads.
         loss_decoder: an AutoencoderTiny for the same latents, by which stage 1's loss looks at predictions; None for
             the VAE itself. Pictures are never made with it.
@@ -54,6 +57,27 @@ class BaseModel:
     loss_decoder_name: str = ""
     loss_decoder_digest: str = ""
 
+    # What a family says of itself -------------------------------------------------------------------------------------
+
+    @property
+    def vae_precision(self) -> torch.dtype:
+        """dtype of the VAE's weights and activations."""
+        raise NotImplementedError
+
+    def condition(self, prompts: list[str]) -> Conditioning:
+        """What the denoiser reads of prompts, without gradients."""
+        raise NotImplementedError
+
+    def no_condition(self) -> Conditioning:
+        """What it reads where guidance leads away from: nothing said; K = 1."""
+        raise NotImplementedError
+
+    def predict(self, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """The U-Net's raw output (eps or v), float32; x_t (N, C, h, w), timesteps (N,)."""
+        raise NotImplementedError
+
+    # What follows from its configs ------------------------------------------------------------------------------------
+
     @property
     def latent_factor(self) -> int:
         """Pixels per latent along one side."""
@@ -74,6 +98,89 @@ class BaseModel:
         return height * width * self.latent_factor**2
 
 
+class StableDiffusion(BaseModel):
+    """Stable Diffusion 1.x and 2.x: one text encoder, whose last layer the U-Net reads."""
+
+    @property
+    def vae_precision(self) -> torch.dtype:
+        return self.precision
+
+    @torch.no_grad()
+    def condition(self, prompts: list[str]) -> Conditioning:
+        ids, padding_mask = _tokens(self.tokenizer, prompts)
+        # SD 2.x's text encoder needs the padding mask, SD 1.x's must not get one.
+        masked = getattr(self.text_encoder.config, "use_attention_mask", False)
+        mask = padding_mask.to(self.device) if masked else None
+        encoded = self.text_encoder(ids.to(self.device), attention_mask=mask)
+        return Conditioning({"embeds": encoded.last_hidden_state.float()})
+
+    def no_condition(self) -> Conditioning:
+        return self.condition([""])
+
+    def predict(self, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        texts = conditioning["embeds"].to(self.precision)
+        return self.unet(x_t.to(self.precision), timesteps, encoder_hidden_states=texts).sample.float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StableDiffusionXL(BaseModel):
+    """Stable Diffusion XL (arXiv 2307.01952): the last but one layers of two text encoders side by side, the second's
+    summary of the whole prompt, and the picture's size.
+
+    Attributes:
+        text_encoder_2, tokenizer_2: the second, with a projection.
+        zero_without_prompt: nothing said is zeros, and not the empty prompt.
+    """
+
+    text_encoder_2: Any
+    tokenizer_2: Any
+    zero_without_prompt: bool = True
+
+    @property
+    def vae_precision(self) -> torch.dtype:
+        """Its VAE overflows in float16."""
+        return torch.float32 if self.precision == torch.float16 else self.precision
+
+    @torch.no_grad()
+    def condition(self, prompts: list[str]) -> Conditioning:
+        first, second = (
+            encoder(_tokens(tokenizer, prompts)[0].to(self.device), output_hidden_states=True)
+            for tokenizer, encoder in (
+                (self.tokenizer, self.text_encoder),
+                (self.tokenizer_2, self.text_encoder_2),
+            )
+        )
+        embeds = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+        return Conditioning({"embeds": embeds.float(), "pooled": second.text_embeds.float()})
+
+    def no_condition(self) -> Conditioning:
+        empty = self.condition([""])
+        if not self.zero_without_prompt:
+            return empty
+        return Conditioning({name: torch.zeros_like(tensor) for name, tensor in empty.tensors.items()})
+
+    def predict(self, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        height, width = (side * self.latent_factor for side in x_t.shape[-2:])
+        # The size that it had, what was cut off at the top and left, the size that it has.
+        sizes = torch.tensor([height, width, 0, 0, height, width], device=self.device, dtype=self.precision)
+        more = {"text_embeds": conditioning["pooled"].to(self.precision), "time_ids": sizes.expand(len(x_t), -1)}
+        texts = conditioning["embeds"].to(self.precision)
+        return self.unet(
+            x_t.to(self.precision), timesteps, encoder_hidden_states=texts, added_cond_kwargs=more
+        ).sample.float()
+
+
+FAMILIES: dict[str, type[BaseModel]] = {"sd": StableDiffusion, "sdxl": StableDiffusionXL}
+
+
+def _tokens(tokenizer: Any, prompts: list[str]) -> tuple[Tensor, Tensor]:
+    """Ids (K, T) and the mask of those that are no padding."""
+    limit = tokenizer.model_max_length
+    with TOKENIZING:
+        tokens = tokenizer(prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
+    return tokens.input_ids, tokens.attention_mask
+
+
 def resolve_device(device: str) -> str:
     """Replaces "auto" by "cuda" where a GPU is available, else by "cpu"; other names are returned unchanged."""
     return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -90,7 +197,7 @@ def load_base_model(
         precision: of its weights and activations; "auto" by the device (`precision.dtype_for`).
 
     Raises:
-        BaseModelError: the folder lacks a part, or its shape is not that of Stable Diffusion 1.x/2.x.
+        BaseModelError: the folder lacks a part, or its shape is not that of a family (`BaseModel`).
     """
     from diffusers import DDIMScheduler, DiffusionPipeline
     from diffusers.utils import logging as diffusers_logging
@@ -113,7 +220,7 @@ def load_base_model(
             requires_safety_checker=False,
             **_LEFT_OUT,
         )
-        parts = {part: getattr(pipeline, part) for part in ("unet", "vae", "text_encoder", "tokenizer")}
+        parts = {part: getattr(pipeline, part) for part in layout.family.parts if part != "scheduler"}
         scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False, thresholding=False)
     except BaseModelError:
         raise
@@ -121,12 +228,10 @@ def load_base_model(
         raise BaseModelError(name, f"{type(error).__name__}: {error}") from error
     digest, weights_alone = layout.digests()
     dtype = dtype_for(precision, device)
-    frozen: dict[str, Any] = {
-        part: freeze(module, device, dtype) if isinstance(module, nn.Module) else module
-        for part, module in parts.items()
-    }
-    return BaseModel(
-        **frozen,
+    if layout.family is SDXL:
+        parts["zero_without_prompt"] = bool(pipeline.config.get("force_zeros_for_empty_prompt", True))
+    base = FAMILIES[layout.family.name](
+        **parts,
         scheduler=scheduler,
         name=name,
         digest=digest,
@@ -136,12 +241,16 @@ def load_base_model(
         precision=dtype,
         alphas_cumprod=scheduler.alphas_cumprod.to(device),
     )
+    for part, module in parts.items():
+        if isinstance(module, nn.Module):
+            freeze(module, device, base.vae_precision if part == "vae" else dtype)
+    return base
 
 
 def _fetched(name: str) -> Path:
     """The folder of a hub id. Its configs come first: of another family's model no weights are fetched."""
-    check_family(name, fetch(name, needed_configs))
-    return fetch(name, partial(needed_files, name))
+    family = check_family(name, fetch(name, needed_configs))
+    return fetch(name, partial(needed_files, name, family))
 
 
 def with_loss_decoder(base: BaseModel, name: str) -> BaseModel:
@@ -172,7 +281,7 @@ def with_loss_decoder(base: BaseModel, name: str) -> BaseModel:
         )
     return replace(
         base,
-        loss_decoder=freeze(tiny, base.device, base.precision),
+        loss_decoder=freeze(tiny, base.device, base.vae_precision),
         loss_decoder_name=name,
         loss_decoder_digest=weights_digest(folder)[0],
     )

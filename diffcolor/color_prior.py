@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffcolor.base_model import BaseModel
 from diffcolor.config import FitConfig
-from diffcolor.diffusion import add_noise, decode_for_loss, denoise, predict_original, training_target
+from diffcolor.diffusion import add_noise, decode_for_loss, predict_original, training_target
 from diffcolor.judge import Judge
 from diffcolor.lockstep import Lockstep, Progress
 from diffcolor.lora import attached_lora
@@ -32,16 +32,16 @@ def find_color_prior(
     if state.is_past(STAGE):
         return state
     latents = batch.latents
-    context_embeds = embed_prompts(base, batch.context_prompts)
+    context = embed_prompts(base, batch.context_prompts)
     positive, negatives = judge.text_features(batch.context_prompts), batch.anti_color_features(judge)
     stage = Lockstep(STAGE, base, batch, state, config)
     stage.train({"lora": state.lora.values})
     for images in stage.steps():
-        x_0, embeds = latents[images], context_embeds[images]
+        x_0, e = latents[images], context.of(images)
         timesteps, noise = stage.draw(x_0)
         x_t = add_noise(base, x_0, noise, timesteps)
         with attached_lora(base.unet, state.lora.of(images)):
-            model_output = denoise(base, x_t, timesteps, embeds)
+            model_output = base.predict(x_t, timesteps, e)
         predicted = predict_original(base, x_t, model_output, timesteps)
         looked_at = (predicted, batch.gray[images], positive[images], negatives[images])
         # Departs from the paper: predictions from almost pure noise say little about this picture, so the loss is
@@ -56,7 +56,7 @@ def find_color_prior(
                 loss_con = loss_con.index_put((some,), found)
         if config.denoising_target == "prior":
             with torch.no_grad():  # without the adapters
-                target = denoise(base, x_t, timesteps, embeds)
+                target = base.predict(x_t, timesteps, e)
         else:
             target = training_target(base, x_0, noise, timesteps)
         loss_dif = denoising_loss(model_output, target)

@@ -22,6 +22,7 @@ from diffcolor.align import spatial_align
 from diffcolor.base_model import BaseModel
 from diffcolor.checkpoint import Checkpoint
 from diffcolor.color_prior import find_color_prior
+from diffcolor.conditioning import Conditioning
 from diffcolor.config import Config, FitConfig, SampleConfig
 from diffcolor.diffusion import decode, draw_noise, sample
 from diffcolor.errors import NonFiniteLossError
@@ -46,13 +47,13 @@ class Fitted:
 
     Attributes:
         lora: the adapters of this image alone.
-        optimized_embeds: (T, D) float32, e_opt.
+        optimized: e_opt, of this image alone (K = 1).
         primary: (3, H, W) in [0, 1], stage 1's aligned colours; None when read back from an artifact.
     """
 
     scan: Scan
     lora: LoRA
-    optimized_embeds: Tensor
+    optimized: Conditioning
     primary: Tensor | None
 
 
@@ -137,7 +138,7 @@ def _untrained(batch: ScanBatch) -> Generator[Progress, None, list[Fitted | NonF
     yield from ()
     nothing = LoRA.from_named({})
     return [
-        Fitted(scan=scan, lora=nothing, optimized_embeds=torch.zeros(0, 0), primary=start)
+        Fitted(scan=scan, lora=nothing, optimized=Conditioning({"embeds": torch.zeros(1, 0, 0)}), primary=start)
         for scan, start in zip(batch.scans, batch.starts, strict=True)
     ]
 
@@ -153,11 +154,11 @@ def paint_primary(base: BaseModel, batch: ScanBatch, state: TrainingState, confi
 def _fitted(scan: Scan, state: TrainingState, image: int) -> Fitted:
     """The result of one image's training."""
     assert state.primary is not None
-    assert state.optimized_embeds is not None
+    assert state.optimized is not None
     return Fitted(
         scan=scan,
         lora=state.lora.select([image]).rounded(),
-        optimized_embeds=state.optimized_embeds[image],
+        optimized=state.optimized.of([image]),
         primary=state.primary[image],
     )
 
@@ -186,10 +187,9 @@ def _sample(models: Models, jobs: Sequence[tuple[Fitted, str, float]], config: C
     if base is None:
         return _rate(models.judge, batch, targets, etas, batch.starts)
     lora = stack([fitted.lora for fitted, _, _ in jobs]).to(base.device)
-    e_opt = torch.stack([fitted.optimized_embeds for fitted, _, _ in jobs]).to(base.device)
+    e_opt = Conditioning.stack([fitted.optimized for fitted, _, _ in jobs]).to(base.device)
     e_tgt = embed_prompts(base, targets)
-    eta = torch.tensor(etas, device=base.device).view(-1, 1, 1)
-    e = (1 - eta) * e_opt + eta * e_tgt
+    e = e_opt.mixed(e_tgt, torch.tensor(etas, device=base.device))  # (1 - eta) e_opt + eta e_tgt
     return _rate(models.judge, batch, targets, etas, paint(base, lora, batch, e, config.sample))
 
 
@@ -204,8 +204,8 @@ def _rate(judge: Judge, batch: ScanBatch, targets: list[str], etas: list[float],
     ]
 
 
-def paint(base: BaseModel, lora: LoRA, batch: ScanBatch, embeds: Tensor, config: SampleConfig) -> Tensor:
-    """K pictures: spatial_align(sample(unet, embeds), gray), each with its own adapters; (K, 3, H, W) in [0, 1].
+def paint(base: BaseModel, lora: LoRA, batch: ScanBatch, e: Conditioning, config: SampleConfig) -> Tensor:
+    """K pictures: spatial_align(sample(unet, e), gray), each with its own adapters; (K, 3, H, W) in [0, 1].
 
     Sampling starts from the noised latents of the batch. The noise of a scan is the same in all its pictures, so that
     only the text tells them apart.
@@ -216,8 +216,8 @@ def paint(base: BaseModel, lora: LoRA, batch: ScanBatch, embeds: Tensor, config:
             base,
             batch.latents,
             noise,
-            embeds,
-            embed_prompts(base, [""]),
+            e,
+            base.no_condition(),
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
             strength=config.strength,

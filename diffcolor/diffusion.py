@@ -7,24 +7,25 @@ import torch
 from torch import Tensor
 
 from diffcolor.base_model import BaseModel
+from diffcolor.conditioning import Conditioning
 from diffcolor.luminance import replace_luma
 
 
 def encode(base: BaseModel, rgb: Tensor) -> Tensor:
     """Pictures to latents: the mean of the posterior (a draw would add noise that no seed of ours controls)."""
-    encoded = base.vae.encode((rgb * 2 - 1).to(base.precision))
+    encoded = base.vae.encode((rgb * 2 - 1).to(base.vae_precision))
     latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
     return latents.float() * base.vae.config.scaling_factor
 
 
 def decode(base: BaseModel, latents: Tensor) -> Tensor:
     """Latents to pictures; differentiable, and not clamped, so that no gradient is lost beyond [0, 1]."""
-    return _decode(base.vae, latents, base.precision)
+    return _decode(base.vae, latents, base.vae_precision)
 
 
 def decode_for_loss(base: BaseModel, latents: Tensor) -> Tensor:
     """Like `decode`, for a loss alone: by a smaller decoder where one was given."""
-    return _decode(base.loss_decoder or base.vae, latents, base.precision)
+    return _decode(base.loss_decoder or base.vae, latents, base.vae_precision)
 
 
 def _decode(vae: Any, latents: Tensor, precision: torch.dtype) -> Tensor:
@@ -69,18 +70,13 @@ def predict_original(base: BaseModel, x_t: Tensor, model_output: Tensor, timeste
     return signal * x_t - sigma * model_output
 
 
-def denoise(base: BaseModel, x_t: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
-    """The U-Net's raw output (eps or v), float32; timesteps (N,), prompt_embeds (N, T, D)."""
-    texts = prompt_embeds.to(base.precision)
-    return base.unet(x_t.to(base.precision), timesteps, encoder_hidden_states=texts).sample.float()
-
-
-def guide(base: BaseModel, x_t: Tensor, t: Tensor, embeds: Tensor, empty: Tensor, guidance_scale: float) -> Tensor:
+def guide(
+    base: BaseModel, x_t: Tensor, t: Tensor, e: Conditioning, nothing: Conditioning, guidance_scale: float
+) -> Tensor:
     """Classifier-free guidance (arXiv 2207.12598). A picture's pair stays together: LoRA needs an image-major batch."""
     if guidance_scale == 1:
-        return denoise(base, x_t, t, embeds)
-    pairs = torch.stack([empty.expand_as(embeds), embeds], dim=1).flatten(0, 1)
-    output = denoise(base, x_t.repeat_interleave(2, 0), t.repeat_interleave(2, 0), pairs)
+        return base.predict(x_t, t, e)
+    output = base.predict(x_t.repeat_interleave(2, 0), t.repeat_interleave(2, 0), e.after(nothing))
     unconditional, conditional = output.unflatten(0, (-1, 2)).unbind(1)
     return unconditional + guidance_scale * (conditional - unconditional)
 
@@ -90,8 +86,8 @@ def sample(
     base: BaseModel,
     start: Tensor,
     noise: Tensor,
-    embeds: Tensor,
-    empty: Tensor,
+    e: Conditioning,
+    nothing: Conditioning,
     *,
     num_inference_steps: int,
     guidance_scale: float,
@@ -104,7 +100,8 @@ def sample(
     Args:
         start: (N, C, h, w), the scan's latents; unused at strength 1.
         noise: like `start`, the only random input.
-        embeds, empty: (N, T, D) and (1, T, D) prompt embeddings.
+        e: of the N pictures' prompts.
+        nothing: K = 1, what guidance leads away from.
         strength: share of the schedule that is run; 1 starts from pure noise.
         luminance: (N, 1, H, W) in [0, 1]. If given, every predicted original is decoded, gets this luminance back and
             is encoded again, so that colour follows the scan's edges (ours, docs/decisions/0003).
@@ -122,7 +119,7 @@ def sample(
     x = noise.clone() if strength == 1 else add_noise(base, start, noise, first)
     for number, t in enumerate(schedule):
         timesteps = torch.full((len(x),), t, device=x.device)
-        original = predict_original(base, x, guide(base, x, timesteps, embeds, empty, guidance_scale), timesteps)
+        original = predict_original(base, x, guide(base, x, timesteps, e, nothing, guidance_scale), timesteps)
         signal, sigma = _coefficients(base, timesteps, x)
         if luminance is not None and (len(schedule) - 1 - number) % luminance_every == 0:
             original = encode(base, replace_luma(decode(base, original).clamp(0, 1), luminance))

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from diffcolor.base_model import BaseModel
 from diffcolor.config import FitConfig
-from diffcolor.diffusion import add_noise, denoise, encode, training_target
+from diffcolor.diffusion import add_noise, encode, training_target
 from diffcolor.lockstep import Lockstep, Progress
 from diffcolor.lora import attached_lora
 from diffcolor.losses import denoising_loss
 from diffcolor.prompts import embed_identified
 from diffcolor.scan import ScanBatch
-from diffcolor.training_state import TrainingState
+from diffcolor.training_state import OPTIMIZED, TrainingState
 
 
 def optimize_embedding(
@@ -25,17 +25,15 @@ def optimize_embedding(
     The search starts from the context prompt with a unique identifier before each noun.
 
     Returns:
-        The state with `optimized_embeds`.
+        The state with `optimized`.
     """
     if state.is_past("embedding"):
         return state
-    embeds = state.optimized_embeds
-    if embeds is None:
-        embeds = embed_identified(base, batch.context_prompts)
-        state = replace(state, optimized_embeds=embeds)
-    yield from _reconstruct(
-        base, Lockstep("embedding", base, batch, state, config), state, {"optimized_embeds": embeds}
-    )
+    e_opt = state.optimized
+    if e_opt is None:
+        e_opt = embed_identified(base, batch.context_prompts)
+        state = replace(state, optimized=e_opt)
+    yield from _reconstruct(base, Lockstep("embedding", base, batch, state, config), state, e_opt.named(OPTIMIZED))
     return state
 
 
@@ -58,7 +56,7 @@ def _reconstruct(
 ) -> Generator[Progress, None, None]:
     """Trains some of the state's tensors (`trained`) to reproduce the primary colours."""
     assert state.primary is not None, "stage 1 samples the primary colours"
-    assert state.optimized_embeds is not None
+    assert state.optimized is not None
     with torch.no_grad():
         latents = encode(base, state.primary)
     stage.train(trained)
@@ -69,7 +67,7 @@ def _reconstruct(
         timesteps, noise = stage.draw(x_0)
         x_t = add_noise(base, x_0, noise, timesteps)
         with attached_lora(base.unet, state.lora.of(images)):
-            model_output = denoise(base, x_t, timesteps, state.optimized_embeds[images])
+            model_output = base.predict(x_t, timesteps, state.optimized.of(images))
         loss = denoising_loss(model_output, training_target(base, x_0, noise, timesteps))
         stage.update(loss)
         yield stage.progress(denoising=loss)

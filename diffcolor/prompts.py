@@ -5,10 +5,8 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from diffcolor.base_model import BaseModel
+from diffcolor.conditioning import Conditioning
 from diffcolor.words import TOKENIZING, Vocabulary
 
 # Words that end a noun phrase: a word before any of these (or before punctuation) is taken for a noun.
@@ -76,31 +74,19 @@ def with_identifiers(prompt: str, tokenizer: Any) -> str:
     return identified
 
 
-def embed_prompts(base: BaseModel, prompts: list[str]) -> Tensor:
-    """N prompts to (N, T, D) float32: the text encoder's last hidden state, as diffusers' pipelines use it."""
-    return _embed(base, [base.vocabulary.read(prompt) for prompt in prompts])
+def embed_prompts(base: BaseModel, prompts: list[str]) -> Conditioning:
+    """What the U-Net reads of prompts, as diffusers' pipelines have it."""
+    return base.condition([base.vocabulary.read(prompt) for prompt in prompts])
 
 
-def embed_identified(base: BaseModel, prompts: list[str]) -> Tensor:
+def embed_identified(base: BaseModel, prompts: list[str]) -> Conditioning:
     """`embed_prompts` of the prompts with a unique identifier before each noun."""
-    return _embed(base, [identified(prompt, base.vocabulary, base.tokenizer) for prompt in prompts])
+    return base.condition([identified(prompt, base.vocabulary, base.tokenizer) for prompt in prompts])
 
 
 def identified(prompt: str, vocabulary: Vocabulary, tokenizer: Any) -> str:
     """The prompt as the model reads it, with a unique identifier before each noun."""
     return with_identifiers(vocabulary.read(prompt), tokenizer)
-
-
-@torch.no_grad()
-def _embed(base: BaseModel, prompts: list[str]) -> Tensor:
-    limit = base.tokenizer.model_max_length
-    with TOKENIZING:
-        tokens = base.tokenizer(prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
-    # SD 2.x's text encoder needs the padding mask, SD 1.x's must not get one.
-    mask = tokens.attention_mask if getattr(base.text_encoder.config, "use_attention_mask", False) else None
-    return base.text_encoder(
-        tokens.input_ids.to(base.device), attention_mask=None if mask is None else mask.to(base.device)
-    ).last_hidden_state.float()
 
 
 def cut_words(tokenizer: Any, prompt: str) -> str:

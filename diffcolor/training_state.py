@@ -7,10 +7,13 @@ from torch import Tensor
 
 from diffcolor.base_model import BaseModel
 from diffcolor.checkpoint import Checkpoint, join
+from diffcolor.conditioning import Conditioning
 from diffcolor.config import STAGES, FitConfig
 from diffcolor.errors import NonFiniteLossError
 from diffcolor.lora import LoRA, init_lora
 from diffcolor.scan import ScanBatch
+
+OPTIMIZED = "optimized_"  # e_opt's tensors in checkpoints and artifacts: `optimized_embeds` and what else there is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +23,14 @@ class TrainingState:
     Attributes:
         lora: the adapters. Stage 1 and the second part of stage 2 train their tensors in place.
         primary: (K, 3, H, W) in [0, 1], the primary colours at the end of stage 1; None before.
-        optimized_embeds: (K, T, D) float32, e_opt in its present state; None before stage 2.
+        optimized: e_opt in its present state; None before stage 2.
         resumed: the joined checkpoints that this state was read from; stages before theirs are skipped.
         failures: errors of the images whose loss was not finite, by index; shared by all states of a fit.
     """
 
     lora: LoRA
     primary: Tensor | None = None
-    optimized_embeds: Tensor | None = None
+    optimized: Conditioning | None = None
     resumed: Checkpoint | None = None
     failures: dict[int, NonFiniteLossError] = field(default_factory=dict)
 
@@ -44,7 +47,7 @@ class TrainingState:
         return TrainingState(
             lora=LoRA.from_named(on_device),
             primary=on_device.get("primary"),
-            optimized_embeds=on_device.get("optimized_embeds"),
+            optimized=Conditioning.from_named(on_device, OPTIMIZED) if f"{OPTIMIZED}embeds" in on_device else None,
             resumed=joined,
         )
 
@@ -58,5 +61,6 @@ class TrainingState:
 
     def parts(self) -> dict[str, Tensor]:
         """All tensors that there are; `lora` is that of its values."""
-        parts = {"lora": self.lora.values, "primary": self.primary, "optimized_embeds": self.optimized_embeds}
-        return {name: tensor for name, tensor in parts.items() if tensor is not None}
+        e_opt = self.optimized.named(OPTIMIZED) if self.optimized else {}
+        primary = {} if self.primary is None else {"primary": self.primary}
+        return {"lora": self.lora.values, **primary, **e_opt}

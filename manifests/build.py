@@ -17,7 +17,8 @@ from manifests.ids import ids_of, slug_id
 from manifests.locations import absolute, resolve
 from manifests.schema import COLUMNS, SCHEMA
 from manifests.sources.folder import Finder, images_below
-from manifests.sources.spreadsheet import Line, read_spreadsheet
+from manifests.sources.spreadsheet import Line
+from manifests.sources.tables import read_table
 from manifests.validate import RESERVED
 
 LIST_SEPARATOR = "|"
@@ -63,7 +64,7 @@ class Captions:
 
 
 def read_captions(uri: str, images: Collection[str], columns: Mapping[str, str] | None = None) -> Captions:
-    """Reads a CSV or .xlsx with a column `file`, and finds the image of each row.
+    """Reads a CSV, .xlsx or catalogue records with a column `file`, and finds the image of each row.
 
     Args:
         columns: names of a manifest's columns (or `file`) to the spreadsheet's headings.
@@ -71,16 +72,18 @@ def read_captions(uri: str, images: Collection[str], columns: Mapping[str, str] 
     Raises:
         ManifestError: it cannot be read, has no column `file`, or names a file twice or unclearly.
     """
-    headings, lines = read_spreadsheet(uri)
-    names, notes = _columns_of(uri, headings, columns or {})
+    table = read_table(uri)
+    names, notes = _columns_of(uri, table.headings, columns or {})
     finder, rows, unmatched = Finder(images), dict[str, Line](), []
-    problems = []
-    for line in lines:
+    problems, without = [], 0
+    for line in table.lines:
         cells = {names[heading]: cell for heading, cell in line.cells.items()}
         name = cells.get(FILE, "")
         found = finder.find(name) if name else []
         where = f"line {line.number}: file {name!r}"
-        if not name:
+        if not name and table.is_catalogue:
+            without += 1
+        elif not name:
             problems.append(Problem("bad_csv", None, None, f"line {line.number}: the cell of column 'file' is empty"))
         elif len(found) > 1:
             message = f"{where} may be {' or '.join(map(repr, found[:3]))}; give its folder, too"
@@ -94,6 +97,8 @@ def read_captions(uri: str, images: Collection[str], columns: Mapping[str, str] 
             unmatched.append(name)
     if problems:
         raise ManifestError(uri, problems)
+    if without:
+        notes.append(f"{without} of {len(table.lines)} records name no file")
     carried = tuple(name for name in names.values() if name not in (*COLUMNS, FILE))
     return Captions(rows, tuple(unmatched), carried, tuple(notes))
 
@@ -145,7 +150,7 @@ def build(
         folder: any fsspec URI.
         output: the Parquet file to write, any fsspec URI.
         suffixes: of image files, lower case, with the dot.
-        captions_uri: CSV or .xlsx; see `read_captions`. Its other columns are carried as text.
+        captions_uri: CSV, .xlsx or XML; see `read_captions`. Its other columns are carried as text.
         columns: see `read_captions`.
 
     Raises:

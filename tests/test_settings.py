@@ -44,6 +44,17 @@ def test_settings_are_printed_with_where_they_come_from(tmp_path, monkeypatch):
     assert 'submit preset = "draft"  (DIFFCOLOR_SUBMIT_PRESET)' in printed.stdout
 
 
+def test_a_variable_that_stands_for_no_option_is_warned_of(shown, monkeypatch):
+    monkeypatch.setenv("DIFFCOLOR_MANIFEST_SHOW_LIMITS", "3")
+    monkeypatch.setenv("DIFFCOLOR_MANIFEST_SHOW_LIMIT", "2")
+    monkeypatch.setenv("DIFFCOLORS", "2")
+    done = CliRunner().invoke(cli.app, ["models"])
+    warned = [line for line in done.stderr.splitlines() if line.startswith("warning: the variable")]
+    assert len(warned) == 1
+    assert "DIFFCOLOR_MANIFEST_SHOW_LIMITS is ignored" in warned[0]
+    assert "did you mean DIFFCOLOR_MANIFEST_SHOW_LIMIT?" in warned[0]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -5,10 +5,18 @@ from pathlib import Path
 
 import open_clip
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 WORDS = "a photo of the red green blue yellow apple barn sky house woman man cat grayscale scratchy colorful photograph"
 IDENTIFIERS = "sks ktn vzb qxr"
@@ -59,15 +67,7 @@ def make_base_model(folder: Path, prediction_type: str = "epsilon") -> Path:
             pad_token_id=len(tokenizer) - 1,
         )
     )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8),
-        down_block_types=["DownEncoderBlock2D"] * 3,
-        up_block_types=["UpDecoderBlock2D"] * 3,
-        latent_channels=4,
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-        scaling_factor=0.7,
-    )
+    vae = _tiny_vae()
     unet = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(16, 32),
@@ -101,6 +101,69 @@ def make_base_model(folder: Path, prediction_type: str = "epsilon") -> Path:
         requires_safety_checker=False,
     ).save_pretrained(folder)
     return folder
+
+
+def make_xl_base_model(folder: Path) -> Path:
+    """A Stable-Diffusion-XL-shaped folder with random weights: 32-pixel pictures, 8x8 latents."""
+    torch.manual_seed(3)
+    tokenizers = [make_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")]
+    text = {
+        "vocab_size": len(tokenizers[0]),
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": CONTEXT,
+        "bos_token_id": len(tokenizers[0]) - 2,
+        "eos_token_id": len(tokenizers[0]) - 1,
+        "pad_token_id": len(tokenizers[0]) - 1,
+    }
+    first = CLIPTextModel(CLIPTextConfig(hidden_size=16, intermediate_size=32, projection_dim=16, **text))
+    second = CLIPTextModelWithProjection(
+        CLIPTextConfig(hidden_size=24, intermediate_size=48, projection_dim=20, hidden_act="gelu", **text)
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=16 + 24,
+        attention_head_dim=(2, 4),
+        transformer_layers_per_block=(1, 2),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=20 + 6 * 8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+    StableDiffusionXLPipeline(
+        vae=_tiny_vae(),
+        text_encoder=first,
+        text_encoder_2=second,
+        tokenizer=tokenizers[0],
+        tokenizer_2=tokenizers[1],
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def _tiny_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8),
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        latent_channels=4,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
+        scaling_factor=0.7,
+    )
 
 
 def make_tiny_decoder(folder: Path, latent_channels: int = 4, scales: int = 3) -> Path:

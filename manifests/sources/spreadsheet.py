@@ -9,11 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import fsspec
-
 from manifests.errors import ManifestError, Problem
 
-MAX_BYTES = 512 << 20
 MAX_UNPACKED = 1 << 30  # of an .xlsx, which is a ZIP
 _DELIMITERS = ",;\t"
 _BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
@@ -31,19 +28,12 @@ class Line:
     cells: dict[str, str]
 
 
-def read_spreadsheet(uri: str) -> tuple[list[str], list[Line]]:
-    """Headings and rows. Blanks around cells and headings are stripped, empty rows left out.
+def read_spreadsheet(uri: str, raw: bytes) -> tuple[list[str], list[Line]]:
+    """Headings and rows of a file's bytes. Blanks around cells and headings are stripped, empty rows left out.
 
     Raises:
-        ManifestError: `not_found`, or `bad_csv` with the line.
+        ManifestError: `bad_csv` with the line.
     """
-    try:
-        with fsspec.open(uri, "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except Exception as error:  # each store has exceptions of its own
-        raise _fault(uri, "not_found", f"cannot be read ({type(error).__name__}: {error})") from error
-    if len(raw) > MAX_BYTES:
-        raise _fault(uri, "bad_csv", f"more than {MAX_BYTES >> 20} MB")
     rows = _rows_of_xlsx(uri, raw) if raw.startswith(b"PK\3\4") else _rows_of_csv(uri, raw)
     headings: list[str] = []
     lines: list[Line] = []

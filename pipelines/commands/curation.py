@@ -14,6 +14,7 @@ from pipelines.commands.terminal import (
     EtaOption,
     Json,
     Output,
+    StartOption,
     open_output,
     print_json,
     reported,
@@ -70,6 +71,7 @@ def recolor(
     base_model: Annotated[str | None, typer.Option(help="Default: the job's.")] = None,
     judge: Annotated[str | None, typer.Option(help="Default: the job's.")] = None,
     device: DeviceOption = Device.auto,
+    start: StartOption = None,
     eta: EtaOption = None,
     as_json: Json = False,
 ) -> None:
@@ -104,11 +106,12 @@ def recolor(
             output,
             preset=preset and preset.value,
             etas=eta,
+            start=start,
             device=device,
             base_model=base_model,
             judge=judge,
         )
-        for row_id, outcome in recolorer.recolor_all(requests, again=bool(preset or eta)):
+        for row_id, outcome in recolorer.recolor_all(requests, again=bool(preset or eta or start)):
             if isinstance(outcome, Exception):
                 say(f"{row_id}: {outcome}")
                 has_failures = True

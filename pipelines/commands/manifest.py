@@ -48,7 +48,8 @@ def build_manifest(
         str | None,
         typer.Option(
             help="CSV or .xlsx with a column file, caption and others of a manifest; lists as 'a|b'. Columns that a "
-            "manifest does not have are carried into the results."
+            "manifest does not have are carried into the results. Or catalogue records in XML: Dublin Core, MARCXML, "
+            "EAD; --column says which fields are file and caption."
         ),
     ] = None,
     column: ColumnOption = None,

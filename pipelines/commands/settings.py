@@ -96,6 +96,27 @@ def _nearest(name: str, known: Any) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(known))}"
 
 
+def unknown_variables(command: Any) -> Iterator[str]:
+    """A sentence for each `DIFFCOLOR_*` variable that stands for no option: it would be ignored in silence."""
+    known = {_variable(place, parameter) for place, part in _commands(command, ()) for _, parameter in _names(part)}
+    for name in sorted(os.environ):
+        if name.startswith(f"{PREFIX}_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.8)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            yield f"the variable {name} is ignored: there is no such option{meant}"
+
+
+def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """A group itself and all commands below it, with their places."""
+    yield path, command
+    for name, part in getattr(command, "commands", {}).items():
+        yield from _commands(part, (*path, name))
+
+
+def _variable(place: tuple[str, ...], parameter: str) -> str:
+    return "_".join((PREFIX, *place, parameter)).upper().replace("-", "_")
+
+
 def described(command: Any, settings: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
     """Every setting as a line: command, option, value, and where it comes from."""
     for name, part in command.commands.items():
@@ -104,7 +125,7 @@ def described(command: Any, settings: Mapping[str, Any], path: tuple[str, ...] =
             yield from described(part, own, place)
             continue
         for option, parameter in _names(part):
-            variable = "_".join((PREFIX, *place, parameter)).upper().replace("-", "_")
+            variable = _variable(place, parameter)
             if variable in os.environ:
                 yield f"{' '.join(place)} {option} = {json.dumps(os.environ[variable])}  ({variable})"
             elif parameter in own:

@@ -28,7 +28,7 @@ PresetOption = Annotated[
 BaseModelOption = Annotated[
     str,
     typer.Option(
-        help="'mini' (embedded), a diffusers folder, a hub id of a Stable Diffusion 1.x/2.x model, or 'none': "
+        help="'mini' (embedded), a diffusers folder, a hub id of a Stable Diffusion 1.x, 2.x or XL model, or 'none': "
         "the coarse colorizer alone, without diffusion or training, seconds per picture.",
         rich_help_panel=METHOD,
     ),

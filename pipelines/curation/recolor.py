@@ -10,7 +10,7 @@ import torch
 from diffcolor.artifact import from_bytes, read_record
 from diffcolor.colorize import MAX_SAMPLING_BATCH, Colored, Fitted
 from diffcolor.colorize import recolor as sample_prompts
-from diffcolor.config import preset_for
+from diffcolor.config import Start, preset_for
 from diffcolor.errors import DiffColorError
 from diffcolor.models import load_models
 from manifests.color_places import ColorPlace, place_of
@@ -48,6 +48,7 @@ class Recolorer:
         *,
         preset: str | None = None,
         etas: Sequence[float] | None = None,
+        start: Start | None = None,
         device: str = Device.auto,
         base_model: str | None = None,
         judge: str | None = None,
@@ -59,6 +60,8 @@ class Recolorer:
         self.ledger, self.options = Ledger(self.store), job.outputs
         base_model = base_model or job.base_model
         self.config = preset_for(preset, base_model) if preset else job.config
+        if start:
+            self.config = self.config.starting_from(start)
         if etas:
             self.config = replace(self.config, etas=tuple(etas))
         self.prompts_at_once = MAX_SAMPLING_BATCH

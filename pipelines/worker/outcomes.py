@@ -17,7 +17,7 @@ from pipelines.ledger.results import OK, ResultRow
 from pipelines.ledger.task import Task, blank_result
 from pipelines.store.events import EventLog
 from pipelines.store.store import Store
-from pipelines.worker.failures import outcome_of
+from pipelines.worker.failures import leave_if_the_gpu_is_lost, outcome_of
 from pipelines.worker.painting import PictureWriter, unlike
 from pipelines.worker.provenance import GenerationContext, store_provenance
 from pipelines.worker.rows import DecodedRow, PaintedRow
@@ -44,6 +44,7 @@ class Outcomes:
         except StoreError:
             raise
         except Exception as error:
+            leave_if_the_gpu_is_lost(error)
             return self.failure(task, error)
 
     def failure(self, task: Task, error: Exception) -> ResultRow:

@@ -154,7 +154,7 @@ class PaintedRow:
         moved = replace(
             fitted,
             lora=fitted.lora.to(cpu),
-            optimized_embeds=fitted.optimized_embeds.cpu(),
+            optimized=fitted.optimized.to(cpu),
             primary=None if fitted.primary is None else fitted.primary.cpu(),
         )
         ladders = [[replace(colored, rgb=colored.rgb.cpu()) for colored in ladder] for ladder in self.ladders]

@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 
 @pytest.fixture(scope="module")
 def counted():
-    return figures()["sd15"]
+    return figures("sd15")
 
 
 def test_the_paper_preset_costs_what_it_may(counted):
@@ -32,6 +32,19 @@ def test_kernels_and_memory_of_a_step(counted):
 def test_the_page_says_what_is_counted(counted):
     rows = re.findall(
         r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), re.MULTILINE
+    )
+    assert {name for name, *_ in rows} == {"paper", "balanced", "draft"}
+    for name, *written in rows:
+        found = counted[name]
+        now = [found["pflop"], found["pflop_tiny"], found["roofline_s"], found["roofline_s_tiny"]]
+        assert [float(one) for one in written] == pytest.approx(now, rel=0.02)
+
+
+@pytest.mark.slow
+def test_the_page_says_what_is_counted_of_xl():
+    counted = figures("sdxl")
+    rows = re.findall(
+        r"^\| XL, `(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), re.MULTILINE
     )
     assert {name for name, *_ in rows} == {"paper", "balanced", "draft"}
     for name, *written in rows:

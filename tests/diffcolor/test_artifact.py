@@ -80,11 +80,11 @@ def test_the_saved_file_samples_the_same_in_stock_diffusers(models, base, base_f
     empty = embed_prompts(base, [""])
     options = {"num_inference_steps": 6, "guidance_scale": 3.0}
     theirs = pipeline(
-        prompt_embeds=e_opt, negative_prompt_embeds=empty, latents=noise, output_type="latent", **options
+        prompt_embeds=e_opt, negative_prompt_embeds=empty["embeds"], latents=noise, output_type="latent", **options
     ).images
     again = from_bytes(content, one.scan.gray, models)
     with attached_lora(base.unet, again.lora):
-        ours = sample(base, noise, noise, again.optimized_embeds[None], empty, strength=1.0, **options)
+        ours = sample(base, noise, noise, again.optimized, empty, strength=1.0, **options)
     assert torch.allclose(ours, theirs, atol=1e-3)
 
 

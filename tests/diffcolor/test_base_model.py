@@ -111,7 +111,7 @@ def test_other_families_are_named_and_refused(base_folder, tmp_path, kind):
     folder = changed(base_folder, tmp_path / "other", part, **settings)
     with pytest.raises(BaseModelError, match=said) as refused:
         load_base_model(folder)
-    assert "taken are Stable Diffusion 1.x and 2.x" in str(refused.value)
+    assert "taken are Stable Diffusion 1.x, 2.x and XL" in str(refused.value)
 
 
 def test_a_single_file_is_told_how_to_become_a_folder(tmp_path):

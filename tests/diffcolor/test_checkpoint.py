@@ -39,7 +39,7 @@ def test_an_image_goes_on_from_any_step_bit_for_bit(models):
         ((again,), count) = resume(models, [scan(0)], point)
         redone.append(count)
         assert torch.equal(again.primary, whole.primary)
-        assert torch.equal(again.optimized_embeds, whole.optimized_embeds)
+        assert torch.equal(again.optimized["embeds"], whole.optimized["embeds"])
         for name, tensor in whole.lora.named().items():
             assert torch.equal(again.lora.named()[name], tensor)
     assert redone == sorted(redone, reverse=True)
@@ -55,7 +55,7 @@ def test_an_image_goes_on_alone_or_with_others(models):
             ((alone,), _) = resume(models, [scans[k]], [point[k]])
             for one in (alone, both[k]):
                 assert same(one.primary, together[k].primary)
-                assert same(one.optimized_embeds, together[k].optimized_embeds)
+                assert same(one.optimized["embeds"], together[k].optimized["embeds"])
 
 
 def test_a_failed_image_leaves_no_checkpoint(models):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from diffcolor.colorize import Colored, Fitted, fit, recolor
+from diffcolor.conditioning import Conditioning
 from diffcolor.config import PRESETS, Config, digest, preset_for
-from diffcolor.diffusion import denoise
 from diffcolor.errors import NonFiniteLossError
 from diffcolor.luminance import soft_luma
 from diffcolor.scan import Scan
@@ -56,7 +56,7 @@ def test_four_in_lockstep_get_what_each_gets_alone(models, together):
     for k in range(4):
         (alone,) = fitted(models, [scan(k)])
         assert same(alone.primary, together[k].primary)
-        assert same(alone.optimized_embeds, together[k].optimized_embeds)
+        assert same(alone.optimized["embeds"], together[k].optimized["embeds"])
         for name, tensor in alone.lora.up.items():
             assert same(tensor, together[k].lora.up[name])
 
@@ -70,7 +70,7 @@ def test_an_image_that_settles_early_gets_what_it_gets_alone(models):
     for k, one in enumerate(scans):
         lengths.add(sum(progress.stage == "color_prior" for progress in fit(models, [one], config)))
         (alone,) = fitted(models, [one], config)
-        assert same(alone.optimized_embeds, together[k].optimized_embeds)
+        assert same(alone.optimized["embeds"], together[k].optimized["embeds"])
         assert same(alone.primary, together[k].primary)
     assert len(lengths) > 1, "all settled at the same step: nothing was compared"
 
@@ -87,7 +87,7 @@ def predicted(base):
     """What the U-Net says to some input, without adapters if it was given back."""
     generator = torch.Generator().manual_seed(3)
     x, embeds = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 16, 16, generator=generator)
-    return denoise(base, x, torch.tensor([10, 700]), embeds)
+    return base.predict(x, torch.tensor([10, 700]), Conditioning({"embeds": embeds}))
 
 
 def test_abandoned_fit_leaves_the_unet_untouched(models):
@@ -135,7 +135,7 @@ def test_candidates_do_not_depend_on_their_neighbours(models, together):
 def test_training_moves_the_embedding_and_the_adapters(models, together):
     assert all(tensor.abs().max() > 0 for tensor in together[0].lora.up.values())
     (untrained,) = fitted(models, [scan(0)], replace(TINY.fit, embedding_steps=0))
-    assert not torch.equal(untrained.optimized_embeds, together[0].optimized_embeds)
+    assert not torch.equal(untrained.optimized["embeds"], together[0].optimized["embeds"])
 
 
 @pytest.mark.parametrize(("timesteps", "highest"), [("all", 999), ("sampling", 299)])

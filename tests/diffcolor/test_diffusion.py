@@ -5,6 +5,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from diffcolor.base_model import load_base_model
+from diffcolor.conditioning import Conditioning
 from diffcolor.diffusion import add_noise, decode, encode, predict_original, sample, training_target
 from diffcolor.lora import attached_lora, to_diffusers
 from diffcolor.luminance import soft_luma
@@ -51,7 +52,7 @@ def test_a_perfect_prediction_gives_the_original_back(base):
 def test_saved_lora_and_embedding_sample_the_same_in_stock_diffusers(base, folder, guidance_scale):
     """Tolerance: 1e-3 of latents whose size is about 1; both run in float32 on the same noise."""
     lora = some_lora(base.unet, 1).rounded()
-    embeds = embed_prompts(base, ["a red apple"]) * 1.1
+    embeds = Conditioning({"embeds": embed_prompts(base, ["a red apple"])["embeds"] * 1.1})
     empty = embed_prompts(base, [""])
     _, noise = latents_and_noise()
     with attached_lora(base.unet, lora):
@@ -71,8 +72,8 @@ def test_saved_lora_and_embedding_sample_the_same_in_stock_diffusers(base, folde
 
     def theirs() -> torch.Tensor:
         return pipeline(
-            prompt_embeds=embeds,
-            negative_prompt_embeds=empty,
+            prompt_embeds=embeds["embeds"],
+            negative_prompt_embeds=empty["embeds"],
             latents=noise[:1],
             num_inference_steps=10,
             guidance_scale=guidance_scale,

@@ -41,8 +41,8 @@ def scan(**changes) -> Scan:
 def untrained(base, a_scan: Scan) -> Fitted:
     """The base model as it is: adapters that change nothing, the prompt's own embedding."""
     lora = init_lora(base.unet, 1, [torch.Generator().manual_seed(0)])
-    embeds = embed_prompts(base, [a_scan.context_prompt])[0]
-    return Fitted(scan=a_scan, lora=lora, optimized_embeds=embeds, primary=None)
+    e = embed_prompts(base, [a_scan.context_prompt])
+    return Fitted(scan=a_scan, lora=lora, optimized=e, primary=None)
 
 
 def ball_hue(rgb: torch.Tensor) -> float:

@@ -52,7 +52,7 @@ def test_16_bits_are_finite_and_near_float32(base_folder, judge_folder, float32,
         assert models.base.precision in (torch.bfloat16, torch.float16)
     fits, pictures = painted(models, range(4))
     for one in fits:
-        assert one.lora.values.dtype == one.optimized_embeds.dtype == one.primary.dtype == torch.float32
+        assert one.lora.values.dtype == one.optimized["embeds"].dtype == one.primary.dtype == torch.float32
         assert torch.isfinite(one.lora.values).all()
         assert one.lora.values.abs().max() < 2 * float32[0][0].lora.values.abs().max()
     difference = (pictures - float32[1]).abs()

@@ -42,8 +42,8 @@ def test_embeds_are_what_the_text_encoder_gives_to_diffusers(base, base_folder):
         base_folder, safety_checker=None, feature_extractor=None, requires_safety_checker=False
     )
     theirs, empty = pipeline.encode_prompt("a red apple", "cpu", 1, True, negative_prompt="")
-    assert torch.allclose(embed_prompts(base, ["a red apple"]), theirs, atol=1e-5)
-    assert torch.allclose(embed_prompts(base, [""]), empty, atol=1e-5)
+    assert torch.allclose(embed_prompts(base, ["a red apple"])["embeds"], theirs, atol=1e-5)
+    assert torch.allclose(embed_prompts(base, [""])["embeds"], empty, atol=1e-5)
 
 
 def test_cut_words_names_what_the_model_does_not_see(base):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffcolor.config import preset_for
+from diffcolor.config import Start, preset_for
 from manifests.color_places import ColorPlace
 from manifests.errors import ManifestError
 from manifests.read import RecolorRequest
@@ -280,6 +280,7 @@ def test_a_rows_own_prompt_and_colours_stay_its_own_when_it_is_sampled_again(tmp
 def test_recolor_takes_the_jobs_configuration_unless_told_otherwise(finished):
     assert Recolorer(finished.output).config == TINY
     assert Recolorer(finished.output, etas=[1.5]).config == replace(TINY, etas=(1.5,))
+    assert Recolorer(finished.output, start=Start.coarse).config.sample.start == "coarse"
     assert Recolorer(finished.output, preset="draft").config == preset_for("draft", finished.base_model)
 
 
