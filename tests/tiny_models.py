@@ -16,7 +16,17 @@ from diffusers import (
 )
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    BertTokenizer,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipImageProcessor,
+    BlipProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 WORDS = "a photo of the red green blue yellow apple barn sky house woman man cat grayscale scratchy colorful photograph"
 IDENTIFIERS = "sks ktn vzb qxr"
@@ -176,6 +186,37 @@ def make_tiny_decoder(folder: Path, latent_channels: int = 4, scales: int = 3) -
         num_encoder_blocks=(1,) * scales,
         num_decoder_blocks=(1,) * scales,
     ).save_pretrained(folder)
+    return folder
+
+
+def make_captioner(folder: Path) -> Path:
+    """A BLIP-shaped folder with random weights."""
+    torch.manual_seed(4)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split(), "[DEC]", "[ENC]"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(words))
+    tokenizer = BertTokenizer(str(folder / "vocab.txt"), model_max_length=16)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {
+        "bos_token_id": words.index("[DEC]"),
+        "eos_token_id": words.index("[SEP]"),
+        "sep_token_id": words.index("[SEP]"),
+        "pad_token_id": 0,
+    }
+    config = BlipConfig(
+        vision_config={**sizes, "image_size": 32, "patch_size": 8, "projection_dim": 16},
+        text_config={
+            **sizes,
+            **ids,
+            "vocab_size": len(words),
+            "encoder_hidden_size": 16,
+            "max_position_embeddings": 64,
+        },
+        projection_dim=16,
+    )
+    BlipForConditionalGeneration(config).save_pretrained(folder)
+    images = BlipImageProcessor(size={"height": 32, "width": 32})
+    BlipProcessor(images, tokenizer).save_pretrained(folder)
     return folder
 
 

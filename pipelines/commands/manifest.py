@@ -1,5 +1,6 @@
 """`diffcolor-batch manifest ...`."""
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ from pipelines.commands.terminal import (
     ColumnOption,
     DefaultCaption,
     DefaultPage,
+    DeviceOption,
     Json,
     MaxPixelsOption,
     NegativeOption,
@@ -27,11 +29,13 @@ from pipelines.commands.terminal import (
     say,
 )
 from pipelines.images.rules import MAX_PIXELS, Rules, Toned
+from pipelines.job import Device
 
 if TYPE_CHECKING:
     from manifests.sources.alto import Size
 
 EXAMPLES = 3
+_SAY_SECONDS = 5.0
 
 app = typer.Typer(no_args_is_help=True, help="Build, validate and show manifests.")
 
@@ -175,6 +179,55 @@ def validate(
         for line in outlook.lines(count) if look else ():
             typer.echo(line)
     if look and outlook.problems:
+        raise typer.Exit(ExitCode.ROWS_FAILED)
+
+
+@app.command("caption")
+def caption_rows(
+    manifest: str,
+    output: Annotated[str, typer.Option("--output", "-o", help="Manifest file to write, any fsspec URI.")],
+    model: Annotated[
+        str, typer.Option(help="A folder of transformers, or a hub id, of an image-to-text model.")
+    ] = "Salesforce/blip-image-captioning-base",
+    column: ColumnOption = None,
+    default_page: DefaultPage = None,
+    allow_input: AllowInput = None,
+    allow_scheme: AllowScheme = None,
+    negative: NegativeOption = False,
+    device: DeviceOption = Device.auto,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    toned: TonedOption = Toned.reject,
+) -> None:
+    """Fill in missing captions by an image-to-text model, and mark them as a machine's (column caption_source).
+
+    Example: manifest caption scans.parquet -o captioned.parquet --model ./blip
+    """
+    from diffcolor.errors import BaseModelError
+    from pipelines.operations.captioning import Captioned, Captioner, caption
+
+    if manifest == output:
+        raise typer.BadParameter("give another file than the manifest", param_hint="--output")
+    reach = reach_of(manifest, allow_input, allow_scheme)
+    defaults = Defaults(caption="?", page=default_page, negative=negative, reach=reach)
+    rules = Rules(max_pixels=max_pixels, toned=toned, reach=reach)
+    done = Captioned()
+    with reported():
+        say(f"loading {model} ...")
+        try:
+            captioner = Captioner(model, device)
+        except BaseModelError as error:
+            say(str(error))
+            raise typer.Exit(ExitCode.UNAVAILABLE) from error
+        said = time.monotonic()
+        for done in caption(manifest, output, captioner, columns(column), rules, defaults):
+            if time.monotonic() - said > _SAY_SECONDS:
+                said = time.monotonic()
+                say(f"{done.rows} rows, {done.given} captions written")
+    typer.echo(f"{output}: {done.rows} rows, {done.given} with a caption by {model}; check them before a job")
+    for row_id, reason in list(done.failed.items())[:EXAMPLES]:
+        say(f"  {row_id}: {reason}")
+    if done.failed:
+        say(f"  {len(done.failed)} images cannot be read; their rows have no caption")
         raise typer.Exit(ExitCode.ROWS_FAILED)
 
 
