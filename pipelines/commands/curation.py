@@ -248,33 +248,57 @@ def report(
 @app.command()
 def review(
     output: Output,
-    decisions: Annotated[str, typer.Option(help="The CSV file saved from the report; file or URI.")],
+    decisions: Annotated[
+        list[str] | None,
+        typer.Option(help="The CSV file saved from the report; file or URI. Repeatable: of several curators."),
+    ] = None,
+    approvals: Annotated[
+        int | None,
+        typer.Option(min=1, help="From now on so many people must approve a picture before it is in OUT/final."),
+    ] = None,
+    take_back: Annotated[bool, typer.Option("--undo", help="Take back what was applied last.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Apply a curator's decisions: approved pictures are copied to OUT/final, picked variants become the default."""
+    """Apply curators' decisions: approved pictures are copied to OUT/final, picked variants become the default.
+
+    Rows on which several files decide differently are named, and left as they are (exit code 3).
+    """
     from dataclasses import asdict
 
     from pipelines.curation.report.report import write_report
-    from pipelines.curation.review import apply, read_decisions
+    from pipelines.curation.review import apply, merged, read_decisions, undo
     from pipelines.curation.series import undecided_in_group
     from pipelines.errors import RecolorError
 
+    if take_back == bool(decisions):
+        raise typer.BadParameter("give --decisions FILE, once or several times, or --undo")
     store = open_output(output)
     with reported():
+        if take_back:
+            ids, final, _ = undo(output)
+            write_report(store)
+            typer.echo(f"{len(ids)} decisions taken back; {output.rstrip('/')}/final holds {final} pictures")
+            return
         try:
-            decided = read_decisions(decisions)
-            done = apply(output, decided)
+            decided, conflicts = merged([read_decisions(file) for file in decisions or ()])
+            done = apply(output, decided, approvals=approvals)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--approvals") from error
         except RecolorError as error:
             say(str(error))
             raise typer.Exit(ExitCode.ROWS_FAILED) from error
         write_report(store)
     if as_json:
-        print_json(asdict(done))
+        print_json({**asdict(done), "conflicts": [asdict(conflict) for conflict in conflicts]})
     else:
         typer.echo(
             f"{done.applied} decisions applied; {output.rstrip('/')}/final holds {done.final} pictures"
             + (f", {done.removed} were taken out" if done.removed else "")
         )
+        if done.lacking:
+            say(f"  {done.lacking} pictures wait for the approval of others")
+        for conflict in conflicts:
+            say(f"  conflict: {conflict}; agree on one, and apply that")
         for group, count in undecided_in_group(store, {one.id for one in decided}).items():
             remedy = f"to give them these colours: recolor {output} --group {group}"
             say(f"  series {group}: {count} not approved yet; {remedy}")
@@ -285,7 +309,11 @@ def review(
         for row_id, reason in done.failed.items():
             say(f"  {row_id}: the picked variant could not be made: {reason}")
     raise typer.Exit(
-        ExitCode.ROWS_FAILED if done.failed else ExitCode.USAGE if done.stale or done.unknown else ExitCode.OK
+        ExitCode.ROWS_FAILED
+        if done.failed or conflicts
+        else ExitCode.USAGE
+        if done.stale or done.unknown
+        else ExitCode.OK
     )
 
 

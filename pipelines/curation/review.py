@@ -1,16 +1,18 @@
 """A curator's decisions: read from a CSV, stored permanently, and carried out in `OUT/final/`.
 
 The decisions of each applied CSV are stored as `review/<time>-<hash>.csv`; of two decisions on a row the later one
-counts. `final/` holds exactly the approved pictures, each with its record.
+counts, and where several people must approve a picture (`review/rules.json`), the latest of each. `final/` holds
+exactly the approved pictures, each with its record.
 """
 
 import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 
 from diffcolor.errors import DiffColorError
 from manifests.color_places import places_of
@@ -26,6 +28,7 @@ from pipelines.store.store import Store
 
 FOLDER, FINAL = "review", "final"
 APPROVE, PICK, REJECT = "approve", "pick", "reject"
+_RULES = f"{FOLDER}/rules.json"
 _OURS = re.compile(rf"{FOLDER}/\d{{8}}-\d{{6}}-\d{{6}}-[0-9a-f]{{8}}\.csv")
 _FORMULA = tuple("=+-@\t\r")
 MAX_BYTES = 256 << 20
@@ -64,6 +67,7 @@ class Reviewed:
         unknown: ids that are not in the results.
         failed: by id, why a picked runner-up could not be made.
         final, removed: number of pictures in `final/`, and of those taken out of it.
+        lacking: number of pictures that too few people have approved yet.
     """
 
     applied: int
@@ -72,6 +76,38 @@ class Reviewed:
     failed: dict[str, str]
     final: int
     removed: int
+    lacking: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conflict:
+    """A row on which two CSVs decide differently."""
+
+    id: str
+    decisions: tuple[Decision, ...]
+
+    def __str__(self) -> str:
+        said = (f"{one.reviewer or 'somebody'} says {one.decision} ({one.output_sha256[:8]})" for one in self.decisions)
+        return f"{self.id}: {', '.join(said)}"
+
+
+def merged(files: Sequence[list[Decision]]) -> tuple[list[Decision], list[Conflict]]:
+    """The decisions of several CSVs on which they agree, each person's, and those on which they do not."""
+    by_id: dict[str, list[Decision]] = {}
+    for decision in chain.from_iterable(files):
+        by_id.setdefault(decision.id, []).append(decision)
+
+    def substance(one: Decision) -> tuple[str, ...]:
+        return (REJECT,) if one.decision == REJECT else (one.output_sha256, one.eta, one.hints)
+
+    conflicts = [
+        Conflict(id=row_id, decisions=tuple(each))
+        for row_id, each in by_id.items()
+        if len(set(map(substance, each))) > 1
+    ]
+    refused = {conflict.id for conflict in conflicts}
+    agreed = [one for row_id, each in by_id.items() if row_id not in refused for one in each]
+    return list(dict.fromkeys(agreed)), conflicts
 
 
 def read_decisions(uri: str) -> list[Decision]:
@@ -120,14 +156,43 @@ def _plain(cell: str) -> str:
 
 def decisions(store: Store) -> dict[str, dict[str, str]]:
     """The latest decision on each row, by id. Files in the folder that are not named like ours are ignored."""
-    latest: dict[str, dict[str, str]] = {}
-    for key in store.list(FOLDER):
-        if _OURS.fullmatch(key):
-            for line in csv.DictReader(io.StringIO(store.read(key).decode(), newline="")):
-                # A decision that is kept has its picture: known colours are that picture's.
-                names = [name for name in _COLUMNS if name != "hints"]
-                latest[line["id"]] = {name: _plain(line.get(name) or "") for name in names}
-    return latest
+    return {decision["id"]: decision for decision in _kept(store)}
+
+
+def _kept(store: Store) -> Iterator[dict[str, str]]:
+    """All decisions, the oldest first."""
+    for key in _files(store):
+        for line in csv.DictReader(io.StringIO(store.read(key).decode(), newline="")):
+            # A decision that is kept has its picture: known colours are that picture's.
+            names = [name for name in _COLUMNS if name != "hints"]
+            yield {name: _plain(line.get(name) or "") for name in names}
+
+
+def _files(store: Store) -> list[str]:
+    return [key for key in store.list(FOLDER) if _OURS.fullmatch(key)]
+
+
+def approvals_needed(store: Store) -> int:
+    """How many people must approve a picture."""
+    try:
+        return int(json.loads(store.read(_RULES))["approvals"])
+    except FileNotFoundError:
+        return 1
+
+
+def _votes(store: Store) -> dict[str, dict[str, dict[str, str]]]:
+    """The latest decision of each person, by id and reviewer."""
+    votes: dict[str, dict[str, dict[str, str]]] = {}
+    for decision in _kept(store):
+        votes.setdefault(decision["id"], {})[decision["reviewer"]] = decision
+    return votes
+
+
+def _has_enough(votes: dict[str, dict[str, str]], digest: str, needed: int) -> bool:
+    """Whether so many people approve a picture and nobody rejects it."""
+    latest = list(votes.values())
+    in_favour = sum(one["decision"] != REJECT and one["output_sha256"] == digest for one in latest)
+    return in_favour >= needed and not any(one["decision"] == REJECT for one in latest)
 
 
 def _to_csv(decided: list[Decision]) -> bytes:
@@ -140,40 +205,76 @@ def _to_csv(decided: list[Decision]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _keep(store: Store, decided: list[Decision]) -> None:
+def _stamp() -> str:
+    """The time of an application; what it stores is undone together."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+
+
+def _keep(store: Store, stamp: str, decided: list[Decision]) -> None:
     if decided:
         content = _to_csv(decided)
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         store.write(f"{FOLDER}/{stamp}-{sha256(content)[:8]}.csv", content)
 
 
-def apply(output: str, decided: list[Decision], device: str = "auto") -> Reviewed:
+def undo(output: str) -> tuple[list[str], int, int]:
+    """Takes back the decisions that were applied last; their files go to `review/undone/`.
+
+    Returns:
+        The ids, and the numbers of pictures that `final/` holds and that were taken out of it.
+    """
+    store = Store(output)
+    files, ids = _files(store), list[str]()
+    for key in files:
+        if key.rpartition("-")[0] == files[-1].rpartition("-")[0]:
+            content = store.read(key)
+            ids += [line["id"] for line in csv.DictReader(io.StringIO(content.decode(), newline=""))]
+            store.write(f"{FOLDER}/undone/{key.removeprefix(f'{FOLDER}/')}", content)
+            store.delete([key])
+    return ids, *_finalize(store, Ledger(store))
+
+
+def apply(output: str, decided: list[Decision], device: str = "auto", approvals: int | None = None) -> Reviewed:
     """Stores the decisions and makes `final/` hold the pictures that they and all earlier decisions approve.
 
     A picked runner-up of an eta ladder is sampled at full size, which needs no training. Where that fails, the reason
     is in `failed` and the other decisions still count. Applying the same decisions again changes nothing.
+
+    Args:
+        decided: one for each row, or one of each person.
+        approvals: from now on so many people must approve a picture; None leaves that as it is.
+
+    Raises:
+        ValueError: several must approve, and a decision has no reviewer.
     """
     store = Store(output)
     ledger = Ledger(store)
-    waiting, ready, runners_up, stale = {decision.id: decision for decision in decided}, [], [], []
+    if approvals is not None and approvals != approvals_needed(store):
+        store.write(_RULES, json.dumps({"approvals": approvals}).encode())
+    if approvals_needed(store) > 1 and (unsigned := [one.id for one in decided if not one.reviewer]):
+        needed = approvals_needed(store)
+        raise ValueError(f"{needed} people must approve a picture, and {unsigned[0]} has no reviewer")
+    waiting: dict[str, list[Decision]] = {}
+    for decision in decided:
+        waiting.setdefault(decision.id, []).append(decision)
+    stamp, ready, runners_up, stale = _stamp(), list[Decision](), list[tuple[Decision, Output]](), list[str]()
     for row in ledger.current():
-        if (decision := waiting.pop(row.id, None)) is None:
-            continue
-        picture = _reviewed_output(row, decision.output_sha256) if row.status == OK else None
-        prompt = picture.prompt if picture else decision.prompt
-        is_to_be_made = bool(decision.eta or decision.hints) and decision.decision != REJECT
-        existing = _output_at(row, prompt, decision, picture) if is_to_be_made else None
-        if existing:  # sampled when these decisions were applied before
-            ready.append(_made(decision, existing))
-        elif picture is None:
-            stale.append(decision.id)
-        elif is_to_be_made:
-            runners_up.append((replace(decision, prompt=prompt), picture))
-        else:
-            ready.append(decision)
-    _keep(store, ready)
-    failed = _sample(store, output, runners_up, device) if runners_up else {}
+        for decision in waiting.pop(row.id, ()):
+            picture = _reviewed_output(row, decision.output_sha256) if row.status == OK else None
+            prompt = picture.prompt if picture else decision.prompt
+            is_to_be_made = bool(decision.eta or decision.hints) and decision.decision != REJECT
+            existing = _output_at(row, prompt, decision, picture) if is_to_be_made else None
+            if existing:  # sampled when these decisions were applied before
+                ready.append(_made(decision, existing))
+            elif picture is None:
+                stale.append(decision.id)
+            elif is_to_be_made:
+                runners_up.append((replace(decision, prompt=prompt), picture))
+            else:
+                ready.append(decision)
+    _keep(store, stamp, ready)
+    failed = _sample(store, stamp, output, runners_up, device) if runners_up else {}
     final, removed = _finalize(store, ledger)
+    lacking = sum(1 for row, picture, _ in _in_favour(store, ledger)) - sum(1 for _ in approved(store, ledger))
     return Reviewed(
         applied=len(ready) + len(runners_up) - len(failed),
         stale=tuple(stale),
@@ -181,10 +282,13 @@ def apply(output: str, decided: list[Decision], device: str = "auto") -> Reviewe
         failed=failed,
         final=final,
         removed=removed,
+        lacking=lacking,
     )
 
 
-def _sample(store: Store, output: str, picked: list[tuple[Decision, Output]], device: str) -> dict[str, str]:
+def _sample(
+    store: Store, stamp: str, output: str, picked: list[tuple[Decision, Output]], device: str
+) -> dict[str, str]:
     """Makes the picked runners-up of outputs, and stores each decision as soon as its picture exists.
 
     Returns:
@@ -200,7 +304,7 @@ def _sample(store: Store, output: str, picked: list[tuple[Decision, Output]], de
         except (RecolorError, DiffColorError) as error:
             failed[decision.id] = str(error)
         else:
-            _keep(store, [_made(decision, picture)])
+            _keep(store, stamp, [_made(decision, picture)])
     return failed
 
 
@@ -238,7 +342,17 @@ def _wanted(decision: Decision, reviewed: Output) -> OutputKey:
 
 
 def approved(store: Store, ledger: Ledger) -> Iterator[tuple[ResultRow, Output, dict[str, str]]]:
-    """Every row whose approved picture is still the one that was reviewed, with that picture and the decision."""
+    """Every row whose approved picture is still the one that was reviewed, with that picture and the decision; by as
+    many people as must approve it."""
+    needed = approvals_needed(store)
+    votes = _votes(store) if needed > 1 else {}
+    for row, picture, decision in _in_favour(store, ledger):
+        if needed == 1 or _has_enough(votes[row.id], picture.sha256, needed):
+            yield row, picture, decision
+
+
+def _in_favour(store: Store, ledger: Ledger) -> Iterator[tuple[ResultRow, Output, dict[str, str]]]:
+    """The same by the latest decision alone."""
     decided = decisions(store)
     for row in ledger.current():
         decision = decided.get(row.id)
