@@ -130,10 +130,10 @@ def _run_idle(folder: Path, seconds: float, images: int, k: int, writers: int) -
     took, cpu = time.monotonic() - started, time.process_time() - cpu
     assert all(row.status == "ok" for row in results), [row.error_message for row in results]
     usage = worker.overlap.usage
-    share = 1 - usage.computing / took
+    share, tail = usage.idle / (usage.idle + usage.computing), took - usage.idle - usage.computing
     print(
-        f"  {writers} writing: {took / images:.1f} s an image, the models idle {share:.0%} of it; "
-        f"{cpu / images:.1f} s of cores an image, {usage.files / images:.1f} s of threads"
+        f"  {writers} writing: {took / images:.1f} s an image; the models idle {share:.0%} until the last image, and "
+        f"{tail:.0f} s after it; {cpu / images:.1f} s of cores an image for its files"
     )
 
 

@@ -36,6 +36,7 @@ _SCHEDULE = {
     "test_old_output": "ray",
     "test_report": "ray",
     "test_export": "ray",
+    "test_several_curators": "ray",
     "test_formats": "formats",
     "test_ray_job": "cluster",
     "test_wheel": "wheel",
