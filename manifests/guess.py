@@ -26,8 +26,13 @@ def spreadsheets_beside(folder: str) -> list[str]:
             names = [str(path) for path in fs.ls(place, detail=False)] if place else []
         except (OSError, ValueError):  # no right to look there
             continue
-        found += sorted(name for name in names if name.lower().endswith(_SUFFIXES))
+        found += sorted(name for name in names if name.lower().endswith(_SUFFIXES) and not _is_hidden(name))
     return [fs.unstrip_protocol(path) if not _is_local(fs) else path for path in found]
+
+
+def _is_hidden(path: str) -> bool:
+    """Office keeps a file `~$name` beside each that is open."""
+    return path.rpartition("/")[2].startswith((".", "~$"))
 
 
 def _is_local(fs: fsspec.AbstractFileSystem) -> bool:

@@ -75,6 +75,17 @@ def test_of_two_spreadsheets_it_asks_for_one(here):
     assert pq.read_table("Box-7.parquet")["caption"].to_pylist() == ["b.csv", None, None]
 
 
+def test_a_spreadsheet_about_something_else_is_left_aside_and_said(here):
+    sheet(here / "budget.csv", ["year", "sum"], ["1931", "12"])
+    (here / "~$open.xlsx").write_bytes(b"")
+    (here / "broken.csv").write_bytes(b"\xff\xfe\xff")
+    done = run("init", "Box 7")
+    assert done.exit_code == 0, done.output
+    assert "budget.csv has no column that names the images" in done.stderr
+    assert "broken.csv cannot be read" in done.stderr
+    assert "open.xlsx" not in done.output
+
+
 def test_nothing_of_an_earlier_time_is_replaced_unasked(here):
     assert run("init", "Box 7").exit_code == 0
     (here / "diffcolor-batch.toml").write_text("# mine\n")

@@ -266,7 +266,7 @@ def review(
     from dataclasses import asdict
 
     from pipelines.curation.report.report import write_report
-    from pipelines.curation.review import apply, merged, read_decisions, undo
+    from pipelines.curation.review import UnsignedError, apply, merged, read_decisions, undo
     from pipelines.curation.series import undecided_in_group
     from pipelines.errors import RecolorError
 
@@ -282,7 +282,7 @@ def review(
         try:
             decided, conflicts = merged([read_decisions(file) for file in decisions or ()])
             done = apply(output, decided, approvals=approvals)
-        except ValueError as error:
+        except UnsignedError as error:
             raise typer.BadParameter(str(error), param_hint="--approvals") from error
         except RecolorError as error:
             say(str(error))

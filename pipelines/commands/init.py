@@ -11,6 +11,8 @@ from pipelines.commands.settings import FILE
 from pipelines.commands.terminal import reported, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from manifests.build import Built
 
 DEFAULT_CAPTION = "a photograph"
@@ -77,7 +79,7 @@ def _built(folder: str, captions: str | None, manifest: Path) -> "Built":
     images = images_below(folder, SUFFIXES).images
     columns: dict[str, str] = {}
     if captions is None:
-        beside = spreadsheets_beside(folder)
+        beside = [one for one in spreadsheets_beside(folder) if _is_about(one, images)]
         if len(beside) > 1:
             raise typer.BadParameter(
                 f"which of these is about the scans? {', '.join(beside)}; name it", param_hint="--captions"
@@ -89,6 +91,24 @@ def _built(folder: str, captions: str | None, manifest: Path) -> "Built":
         said = "".join(f"; {theirs!r} is read as {ours}" for ours, theirs in columns.items())
         say(f"{captions}: {len(table.lines)} lines{said}")
     return build(folder, manifest, SUFFIXES, captions, columns)
+
+
+def _is_about(spreadsheet: str, images: "Mapping[str, str]") -> bool:
+    """Whether a spreadsheet that lies there has a column that names the images."""
+    from manifests.errors import ManifestError
+    from manifests.guess import guessed_columns
+    from manifests.sources.tables import read_table
+
+    try:
+        table = read_table(spreadsheet)
+    except ManifestError as error:
+        say(f"{spreadsheet} cannot be read and is left aside: {error.problems[0].message}")
+        return False
+    names_them = "file" in guessed_columns(table.headings, table.lines, images)
+    if not names_them and "file" not in [heading.casefold() for heading in table.headings]:
+        say(f"{spreadsheet} has no column that names the images, and is left aside")
+        return False
+    return True
 
 
 def _tell_captions(built: "Built") -> None:

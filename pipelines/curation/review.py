@@ -79,6 +79,10 @@ class Reviewed:
     lacking: int = 0
 
 
+class UnsignedError(ValueError):
+    """A decision without a reviewer, where several people must approve."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Conflict:
     """A row on which two CSVs decide differently."""
@@ -244,15 +248,15 @@ def apply(output: str, decided: list[Decision], device: str = "auto", approvals:
         approvals: from now on so many people must approve a picture; None leaves that as it is.
 
     Raises:
-        ValueError: several must approve, and a decision has no reviewer.
+        UnsignedError: several must approve, and a decision has no reviewer; nothing was changed.
     """
     store = Store(output)
     ledger = Ledger(store)
-    if approvals is not None and approvals != approvals_needed(store):
-        store.write(_RULES, json.dumps({"approvals": approvals}).encode())
-    if approvals_needed(store) > 1 and (unsigned := [one.id for one in decided if not one.reviewer]):
-        needed = approvals_needed(store)
-        raise ValueError(f"{needed} people must approve a picture, and {unsigned[0]} has no reviewer")
+    needed = approvals or approvals_needed(store)
+    if needed > 1 and (unsigned := [one.id for one in decided if not one.reviewer]):
+        raise UnsignedError(f"{needed} people must approve a picture, and {unsigned[0]} has no reviewer")
+    if needed != approvals_needed(store):
+        store.write(_RULES, json.dumps({"approvals": needed}).encode())
     waiting: dict[str, list[Decision]] = {}
     for decision in decided:
         waiting.setdefault(decision.id, []).append(decision)

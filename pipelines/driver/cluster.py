@@ -207,9 +207,8 @@ def start_workers(request: JobRequest, workers: int, expected: int | None = None
     gpus, expected = _gpus_per_worker(request), expected or workers
     cores = int(max(node.get("CPU", 1) for node in nodes))
     cpus = request.cpus_per_worker
-    if cpus is None:  # torch on the CPU uses all cores; a GPU worker needs one for Python, and others for files
-        cpus = max(1, cores // math.ceil(expected / len(nodes)))
-        cpus = min(cpus, MOST_GPU_CPUS) if on_gpu else cpus
+    if cpus is None:  # torch on the CPU uses all cores
+        cpus = _cores_beside_a_gpu(nodes, gpus) if on_gpu else max(1, cores // math.ceil(expected / len(nodes)))
     fits = any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes)
     if not fits and request.address is None:
         remedy = "lower --cpus-per-worker, or see --device and --gpus-per-worker"
@@ -225,6 +224,17 @@ def start_workers(request: JobRequest, workers: int, expected: int | None = None
     actor: Any = WorkerActor
     folder = os.getcwd() if request.address is None else None
     return [actor.options(**options).remote(request.spec, request.worker, folder) for _ in range(workers)]
+
+
+def _cores_beside_a_gpu(nodes: list[dict[str, float]], gpus: float) -> int:
+    """Cores for a worker that takes `gpus`: one for Python and others for files, so many that every GPU of every node
+    gets its worker."""
+    shares = [
+        node.get("CPU", 1) // max(1, node["GPU"] // gpus) for node in nodes if gpus and node.get("GPU", 0) >= gpus
+    ]
+    if not shares:  # the nodes with GPUs are still to come
+        return min(2, int(max(node.get("CPU", 1) for node in nodes)))
+    return max(1, int(min(MOST_GPU_CPUS, *shares)))
 
 
 def rows_ahead(spec: JobSpec) -> int:
@@ -258,12 +268,17 @@ def is_ours(error: RayError) -> bool:
     return isinstance(error, RayTaskError)
 
 
+def is_gone(node: str | None) -> bool:
+    """Whether a node is no longer in the cluster."""
+    return node not in {each["NodeID"] for each in ray.nodes() if each["Alive"]}
+
+
 def loss_of(error: RayError, node: str | None) -> tuple[Loss, str]:
     """Why a row of a worker on `node` did not come back, and in words."""
     if is_ours(error):
         return Loss.OUR_ERROR, str(getattr(error, "cause", None))
     name = type(error).__name__
-    if isinstance(error, NodeDiedError) or node not in {each["NodeID"] for each in ray.nodes() if each["Alive"]}:
+    if isinstance(error, NodeDiedError) or is_gone(node):
         return Loss.NODE_GONE, name
     return (Loss.OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else Loss.PROCESS_DIED), name
 

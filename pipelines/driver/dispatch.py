@@ -32,7 +32,8 @@ class Verdict:
 class Nothing(Enum):
     """Why there is no row to hand out."""
 
-    YET = auto()
+    YET = auto()  # a shard was closed, which may have taken a moment: look around, and ask again
+    FREE = auto()  # the next one is for a worker that is free
     LEFT = auto()
 
 
@@ -58,11 +59,11 @@ class Dispatcher:
             to_free: whether the worker has no other row. A suspect runs alone; while one waits, others wait, too.
         """
         if self._suspects:
-            return self._suspects.popleft() if to_free else Nothing.YET
+            return self._suspects.popleft() if to_free else Nothing.FREE
         if self._returned:
             return self._returned.popleft()
         task = next(self._tasks, Nothing.LEFT)
-        return Nothing.YET if task is None else task  # closing a shard may have taken a moment: time to look around
+        return Nothing.YET if task is None else task
 
     def is_suspect(self, task: Task) -> bool:
         """Whether a worker died with this row, so that it gets no other beside it."""
@@ -85,7 +86,7 @@ class Dispatcher:
         blameless = loss is Loss.NODE_GONE or not in_hand
         if blameless and self._requeues[task.row_digest] < MAX_REQUEUES:
             self._requeues[task.row_digest] += 1
-            self._returned.append(task)
+            self.give_back(task)
             return None
         # A row whose process died gets a try alone; the second death is its outcome. Memory that ran out is no death of
         # a row that had company.

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from diffcolor.base_folder import read_base_folder
+from diffcolor.errors import BaseModelError
 from diffcolor.identity import weights_digest
 from pipelines.errors import DamagedFileError
 from pipelines.job import JobRequest
@@ -41,10 +43,12 @@ def _same_models(request: JobRequest, job: JobFile) -> bool:
     """Whether the request's models are those that the job had."""
     if job.models is None or job.software != software() or job.software.endswith("+)"):
         return False
-    for name, known, digest in (
-        (request.spec.base_model, job.base_model, job.models.base_model_digest),
-        (request.spec.judge, job.judge, job.models.judge_digest),
-    ):
-        if name != known or (Path(name).is_dir() and weights_digest(Path(name))[0] != digest):
-            return False
-    return True
+    base, judge = request.spec.base_model, request.spec.judge
+    if (base, judge) != (job.base_model, job.judge):
+        return False
+    if Path(judge).is_dir() and weights_digest(Path(judge))[0] != job.models.judge_digest:
+        return False
+    try:
+        return not Path(base).is_dir() or job.models.base_model_digest in read_base_folder(base, Path(base)).digests()
+    except BaseModelError:
+        return False

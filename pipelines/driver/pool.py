@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -19,6 +19,7 @@ from pipelines.progress import WorkerProgress
 from pipelines.store.events import EventLog
 
 POLL_SECONDS = 1.0
+MOST_BYTES = 1 << 30  # of images that rows bring with them, sent to a worker and not back yet
 START_SECONDS = 1800.0  # a cluster may have to grow, a large model to be downloaded
 _STARTING, _IDLE = WorkerProgress(stage="starting"), WorkerProgress(stage="idle")
 
@@ -70,7 +71,8 @@ class WorkerHandle:
     def takes(self, most: int) -> bool:
         """Whether it can be given another row, of at most so many."""
         is_up = self.starting is None and not self.leaving and not self.lost
-        return is_up and not self.has_suspect and len(self.rows) < most
+        has_room = sum(len(task.row.image_bytes or b"") for task in self.rows.values()) < MOST_BYTES
+        return is_up and not self.has_suspect and len(self.rows) < most and has_room
 
     def start(self) -> None:
         """Asks for a first sign of life. A worker is given work only once it has answered: a call to one that is still
@@ -180,11 +182,15 @@ class WorkerPool:
             yield lost, None, len(self._given_up_rows) == 1
         self._given_up_rows = []
         for worker in self.workers:
-            is_gone = any(lost.loss is Loss.NODE_GONE for lost in worker.lost)
-            if worker.lost and not worker.rows and (worker.starting is None or is_gone):
-                for lost in worker.lost:
-                    yield lost, worker.last_words, len(worker.lost) == 1
-                worker.lost = []
+            if not worker.lost or worker.rows:
+                continue
+            if worker.starting is not None and cluster.is_gone(worker.node):  # it may be known a moment after the loss
+                worker.lost = [replace(lost, loss=Loss.NODE_GONE) for lost in worker.lost]
+            elif worker.starting is not None:
+                continue
+            for lost in worker.lost:
+                yield lost, worker.last_words, len(worker.lost) == 1
+            worker.lost = []
 
     def _on_ready(self, worker: WorkerHandle) -> None:
         try:

@@ -194,13 +194,13 @@ class _Run:
     def work(self) -> None:
         """Until nothing is left to do, or the run is to end and its workers have ended, or the grace is over."""
         while self._goes_on() or self.pool.busy:
-            more = self._hand_out()
-            if not more and not self.pool.busy and not self.pool.has_lost:
+            nothing = self._hand_out()
+            if nothing is Nothing.LEFT and not self.pool.busy and not self.pool.has_lost:
                 return  # a worker is free and nothing is left for it
             if time.monotonic() > self.control.deadline:
                 self.control.log("grace_over", rows=sum(len(worker.rows) for worker in self.pool.busy))
                 return
-            for worker, call in self.pool.returned(wait=not (more and self.pool.taker(self._most()))):
+            for worker, call in self.pool.returned(wait=nothing is not Nothing.YET):
                 self._collect(worker, call)
             self._judge_lost()
             self._look_around()
@@ -215,20 +215,19 @@ class _Run:
     def _most(self) -> int:
         """Rows that each worker may have at once: enough to find K of one size among them, and near the end no more
         than leave the others their share."""
-        under_way = sum(len(worker.rows) for worker in self.pool.workers)
-        share = math.ceil((self.plan.left + under_way) / max(1, 2 * len(self.pool.workers) - 1))
+        share = math.ceil((self.plan.total - self.plan.done) / max(1, 2 * len(self.pool.workers) - 1))
         return min(cluster.rows_ahead(self.request.spec), max(self.request.spec.images_per_step or 1, share))
 
-    def _hand_out(self) -> bool:
-        """Gives workers something to do; returns whether there may be more to give."""
+    def _hand_out(self) -> Nothing | None:
+        """Gives workers something to do, until they have enough (None) or there is nothing to give."""
         while worker := self.pool.taker(self._most()):
             if not self._goes_on():
-                return False
+                return Nothing.LEFT
             task = self.dispatcher.next_row(to_free=not worker.rows)
             if isinstance(task, Nothing):
-                return task is Nothing.YET
+                return task
             worker.give(task, self.dispatcher.is_suspect(task))
-        return True
+        return None
 
     def _collect(self, worker: WorkerHandle, call: Any) -> None:
         """Takes a row that a worker returned, or lost."""

@@ -18,8 +18,8 @@ from diffcolor.errors import BaseModelError
 from diffcolor.geometry import fitting_size
 from diffcolor.hub import fetch
 from manifests.errors import ManifestError, Problem
+from manifests.read import folders_of, read_rows
 from manifests.read import parts as parts_of
-from manifests.read import read_rows
 from manifests.schema import Defaults, ManifestRow
 from pipelines.images.errors import InputImageError
 from pipelines.images.rules import Rules
@@ -96,16 +96,17 @@ def caption(
         ManifestError: the manifest cannot be read, or the other not be written.
     """
     fs, files = parts_of(manifest)
-    ours, writer = columns.get("caption", "caption"), None
+    writer = None
     rows = read_rows(manifest, columns, defaults)
     done = Captioned()
     try:
         for path in files:
             with fs.open(path, "rb") as file:
                 for batch in pq.ParquetFile(file).iter_batches(_TOGETHER):
-                    table = pa.Table.from_batches([batch])
-                    texts = _texts([next(rows) for _ in range(len(table))], _cells(table, ours), captioner, rules, done)
-                    table = _with_texts(table, ours, texts, f"machine: {captioner.name}")
+                    table, known = pa.Table.from_batches([batch]), [next(rows) for _ in range(len(batch))]
+                    texts = _texts(known, _cells(table, _name("caption", columns)), captioner, rules, done)
+                    table = _with_texts(table, columns, texts, f"machine: {captioner.name}")
+                    table = _with_places(table, columns, known, folders_of(manifest, fs, path))
                     if writer is None:
                         sink = fsspec.open(output, "wb").open()
                         writer = pq.ParquetWriter(sink, table.schema)
@@ -143,14 +144,35 @@ def _texts(
     return [said.get(number) or None for number in range(len(rows))]
 
 
-def _with_texts(table: pa.Table, ours: str, texts: Sequence[str | None], source: str) -> pa.Table:
-    written = {
-        ours: [text or cell for text, cell in zip(texts, _cells(table, ours), strict=True)],
-        SOURCE: [source if text else cell for text, cell in zip(texts, _cells(table, SOURCE), strict=True)],
-        "prompt_writer": [
-            cell or (source if text else None) for text, cell in zip(texts, _cells(table, "prompt_writer"), strict=True)
-        ],
-    }
+def _name(ours: str, columns: Mapping[str, str]) -> str:
+    return columns.get(ours, ours)
+
+
+def _with_texts(table: pa.Table, columns: Mapping[str, str], texts: Sequence[str | None], source: str) -> pa.Table:
+    captions, writer = _name("caption", columns), _name("prompt_writer", columns)
+    return _written(
+        table,
+        {
+            captions: [text or cell for text, cell in zip(texts, _cells(table, captions), strict=True)],
+            SOURCE: [source if text else cell for text, cell in zip(texts, _cells(table, SOURCE), strict=True)],
+            writer: [
+                cell or (source if text else None) for text, cell in zip(texts, _cells(table, writer), strict=True)
+            ],
+        },
+    )
+
+
+def _with_places(
+    table: pa.Table, columns: Mapping[str, str], rows: Sequence[ManifestRow], folders: Mapping[str, str]
+) -> pa.Table:
+    """With whole URIs, because relative ones count from the manifest's folder, and with what the folders said."""
+    places = {"image": [row.image for row in rows], "reference": [row.reference for row in rows]}
+    there = {_name(ours, columns): uris for ours, uris in places.items() if _name(ours, columns) in table.column_names}
+    said = {name: [value] * len(rows) for name, value in folders.items() if name not in table.column_names}
+    return _written(table, {**there, **said})
+
+
+def _written(table: pa.Table, written: Mapping[str, Sequence[str | None]]) -> pa.Table:
     for name, cells in written.items():
         column = pa.array(cells, pa.string())
         at = table.column_names.index(name) if name in table.column_names else None

@@ -3,24 +3,31 @@
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
+from pipelines.job import IMAGES_PER_STEP
 from pipelines.worker.rows import FittedRow, Row
 
 
 class LockstepSizes:
-    """K for each working size.
+    """K for each working size (height, width).
 
     Args:
-        find: K for a working size (height, width): the job's, or what fits into memory.
+        given: the job's.
+        find: K for a size, where the job leaves it to the machine.
     """
 
-    def __init__(self, find: Callable[[tuple[int, int]], int]) -> None:
-        self._find = find
+    def __init__(self, given: int | None, find: Callable[[tuple[int, int]], int]) -> None:
+        self._given, self._find = given, find
         self._found: dict[tuple[int, int], int] = {}
 
     def of(self, size: tuple[int, int]) -> int:
-        if size not in self._found:
+        """K, or what to begin with until `find_out` was called."""
+        return self._found.get(size, self._given or IMAGES_PER_STEP)
+
+    def find_out(self, size: tuple[int, int]) -> int:
+        """K, which may take some steps on the GPU to find."""
+        if self._given is None and size not in self._found:
             self._found[size] = self._find(size)
-        return self._found[size]
+        return self.of(size)
 
     def remember(self, size: tuple[int, int], k: int) -> None:
         """More than `k` of this size do not fit into memory."""

@@ -56,7 +56,7 @@ class Worker:
         self.checkpoints = Checkpoints(self.store, self.log)
         self.fits = FitStore(self.store, self.models, spec.config)
         self.outcomes = Outcomes(self.store, spec, self.models, self.log)
-        self.sizes = LockstepSizes(self._find_k)
+        self.sizes = LockstepSizes(spec.images_per_step, self._find_k)
         self.stop = StopRequest()
         self.at_work: Callable[[Sequence[str]], None] = lambda _ids: None
         self._progress, self._progress_lock = WorkerProgress(stage="idle"), Lock()
@@ -121,12 +121,10 @@ class Worker:
                 self.log.flush()
 
     def _find_k(self, size: tuple[int, int]) -> int:
-        """K for a working size: as the job says, or as many images as fit on the GPU."""
-        if self.spec.images_per_step is not None:
-            return self.spec.images_per_step
+        """As many images of a working size as fit on the GPU."""
         if self.models.device.type != "cuda":
             return IMAGES_PER_STEP
-        self._set_progress("probe", [])
+        self._set_progress("probe", self._progress.ids)
         try:
             k = images_that_fit(self.models, size, self.spec.config.fit, CudaMeter(self.models.device))
         except Exception as error:
@@ -166,6 +164,13 @@ class Worker:
         Raises:
             Stopped: the rows without an outcome are pending still.
         """
+        if len(rows) > self.sizes.find_out(rows[0].working_size):
+            for part in locksteps(rows, self.sizes):
+                yield from self._compute(part)
+            return
+        trains = self.models.base is not None and any(isinstance(row, DecodedRow) for row in rows)
+        if not trains and not self.stop.leaves_time_for(0):  # training sees a stop by itself, and saves what it has
+            raise Stopped
         started = time.monotonic() - waited
         fitted = [row for row in rows if isinstance(row, FittedRow)]
         failures: dict[str, Exception] = {}

@@ -100,6 +100,8 @@ def test_a_picture_is_final_when_as_many_as_must_have_approved_it(out, tmp_path)
     unsigned = review(out, saved(tmp_path / "x.csv", out, "", c="approve"))
     assert unsigned.exit_code == 2
     assert "--approvals" in unsigned.stderr
+    assert review(out, tmp_path / "x.csv", more=["--approvals", "3"]).exit_code == 2
+    assert (approvals_needed(Store(out)), filed(out)) == (2, ["b"]), "what is refused changes nothing"
     assert review(out, ann, more=["--approvals", "1"]).exit_code == 0
     assert approvals_needed(Store(out)) == 1
 

@@ -58,7 +58,7 @@ def test_what_a_process_that_died_had_in_hand_runs_alone_and_the_second_death_is
     (first, second) = (rows.next_row(to_free=True) for _ in range(2))
     assert lose(rows, first) is None
     assert lose(rows, second) is None
-    assert rows.next_row(to_free=False) is Nothing.YET, "no other work until there is a free worker for them"
+    assert rows.next_row(to_free=False) is Nothing.FREE, "no other work until there is a free worker for them"
     alone = rows.next_row(to_free=True)
     assert (alone, rows.is_suspect(alone)) == (first, True)
     verdict = lose(rows, alone, alone=True)
@@ -72,7 +72,14 @@ def test_a_suspect_that_comes_back_without_a_result_is_one_still():
     rows = dispatcher(1)
     lose(rows, rows.next_row(to_free=True))
     rows.give_back(rows.next_row(to_free=True))
-    assert rows.next_row(to_free=False) is Nothing.YET
+    assert rows.next_row(to_free=False) is Nothing.FREE
+
+
+def test_a_suspect_stays_one_when_its_machine_goes():
+    rows = dispatcher(1)
+    lose(rows, rows.next_row(to_free=True))
+    assert lose(rows, rows.next_row(to_free=True), Loss.NODE_GONE, alone=True) is None
+    assert rows.next_row(to_free=False) is Nothing.FREE
 
 
 def test_a_row_that_only_waited_is_not_suspected_until_it_has_happened_too_often():

@@ -17,6 +17,7 @@ from pipelines.curation import recolor
 from pipelines.curation.evaluate.figures import mean_ab
 from pipelines.curation.recolor import Recolorer
 from pipelines.curation.verify import verify
+from pipelines.driver import cluster
 from pipelines.driver.run import run_job
 from pipelines.errors import JobError, RecolorError
 from pipelines.job import JobRequest, JobSpec
@@ -57,6 +58,15 @@ def test_a_manifest_becomes_the_promised_output(local_ray, pictures, spec):
     assert (found.pictures, found.against_input, found.luminance_mismatches, found.differences) == (6, 6, 0, [])
     found = status(Store(spec.output))
     assert (found.rows, found.ok, found.pending, found.state) == (3, 3, 0, "finished")
+
+
+def test_a_finished_job_on_a_base_model_in_a_folder_has_nothing_to_do(local_ray, pictures, spec, monkeypatch):
+    monkeypatch.setattr("pipelines.driver.idle.software", lambda: "diffcolor-batch 1.0")
+    monkeypatch.setattr("pipelines.ledger.job_file.software", lambda: "diffcolor-batch 1.0")
+    manifest = write_manifest(pictures / "m.parquet", rows(1))
+    run_job(request(manifest, spec))
+    monkeypatch.setattr(cluster, "start_workers", None)
+    assert run_job(request(manifest, spec)).ok == 1
 
 
 def test_the_embedded_model_gives_the_flower_the_colour_that_is_asked_for(local_ray, tmp_path):

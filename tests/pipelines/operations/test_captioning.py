@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from cli import app
 from manifests.read import read_rows
+from manifests.schema import Defaults
 from tests import tiny_models
 from tests.conftest import write_manifest, write_picture
 
@@ -31,7 +32,8 @@ def manifest(tmp_path):
 
 
 def test_missing_captions_are_written_and_marked_and_others_stay(manifest, blip, tmp_path):
-    out = tmp_path / "captioned.parquet"
+    (tmp_path / "elsewhere").mkdir()
+    out = tmp_path / "elsewhere" / "captioned.parquet"  # where relative paths would be others
     done = run(manifest, "-o", out, "--model", blip)
     assert done.exit_code == 3, done.output
     assert "6 rows, 4 with a caption" in done.stdout
@@ -40,6 +42,8 @@ def test_missing_captions_are_written_and_marked_and_others_stay(manifest, blip,
     assert after.column_names == [*before.column_names, "caption_source", "prompt_writer"]
     rows = after.to_pylist()
     assert [row["shelf"] for row in rows] == [f"s{k}" for k in range(6)]
+    read = list(read_rows(str(out), defaults=Defaults(caption="?")))
+    assert [row.image for row in read] == [row.image for row in read_rows(manifest, defaults=Defaults(caption="?"))]
     mark = f"machine: {blip}"
     for number, row in enumerate(rows):
         if number in (0, 2, 3, 4):

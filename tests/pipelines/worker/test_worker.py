@@ -321,6 +321,33 @@ def test_a_stop_lets_end_what_can(spec, tmp_path):
     assert len(worker.process(four(tmp_path)[:2])) == 2
 
 
+def test_a_stop_is_seen_where_nothing_is_trained(spec, tmp_path):
+    alone = Worker(replace(spec, base_model=NO_BASE, judge="mini", config=preset_for("balanced", NO_BASE)))
+    alone.request_stop(0.0)
+    assert alone.process(four(tmp_path)) == []
+    alone.request_stop(600.0)
+    assert len(alone.process(four(tmp_path))) == 4
+
+
+def test_k_is_found_out_once_for_each_size_and_only_where_the_job_leaves_it_open(spec, tmp_path, monkeypatch):
+    asked = []
+    worker = Worker(replace(spec, images_per_step=None))
+    monkeypatch.setattr(worker.sizes, "_find", lambda size: asked.append(size) or 1)
+    write_picture(tmp_path / "e.png", 5, height=70, width=140)
+    sizes, real = [], fitting.fit
+    monkeypatch.setattr(
+        fitting, "fit", lambda models, scans, *given: sizes.append(len(scans)) or real(models, scans, *given)
+    )
+    for name in "abcd":
+        write_picture(tmp_path / f"{name}.png", ord(name))
+    assert {one.status for one in worker.process(tasks(tmp_path, [row(name) for name in "abcde"]))} == {"ok"}
+    assert len(asked) == len(set(asked)) == 2
+    assert sizes == [1] * 5
+    given = Worker(replace(spec, images_per_step=2, output=spec.output + "2"))
+    monkeypatch.setattr(given.sizes, "_find", None)
+    assert len(given.process(tasks(tmp_path, [row("a")]))) == 1
+
+
 def test_an_output_store_that_is_gone_is_nobodys_row(worker, tmp_path, monkeypatch):
     def refuse(*_):
         raise StoreError("the store is away")
