@@ -1,5 +1,6 @@
 """The pretrained model that is adapted to each image: Stable Diffusion 1.x, 2.x or XL, or one of their shape."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ _LEFT_OUT = {"safety_checker": None, "feature_extractor": None, "image_encoder":
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseModel:
+class BaseModel(ABC):
     """A latent diffusion model with a U-Net. All weights are frozen; adapters are attached per image.
 
     This is the seam between the method and the families of models: what is below differs between them, or is found out
@@ -60,21 +61,21 @@ class BaseModel:
     # What a family says of itself -------------------------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def vae_precision(self) -> torch.dtype:
         """dtype of the VAE's weights and activations."""
-        raise NotImplementedError
 
+    @abstractmethod
     def condition(self, prompts: list[str]) -> Conditioning:
         """What the denoiser reads of prompts, without gradients."""
-        raise NotImplementedError
 
+    @abstractmethod
     def no_condition(self) -> Conditioning:
         """What it reads where guidance leads away from: nothing said; K = 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The U-Net's raw output (eps or v), float32; x_t (N, C, h, w), timesteps (N,)."""
-        raise NotImplementedError
 
     # What follows from its configs ------------------------------------------------------------------------------------
 

@@ -29,28 +29,24 @@ def test_kernels_and_memory_of_a_step(counted):
     assert counted["stage1_peak_gib_k4_tiny"] <= 8
 
 
-def test_the_page_says_what_is_counted(counted):
+def agrees_with_the_page(counted: dict, prefix: str) -> None:
     rows = re.findall(
-        r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), re.MULTILINE
+        rf"^\| {prefix}`(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), re.MULTILINE
     )
     assert {name for name, *_ in rows} == {"paper", "balanced", "draft"}
     for name, *written in rows:
         found = counted[name]
         now = [found["pflop"], found["pflop_tiny"], found["roofline_s"], found["roofline_s_tiny"]]
         assert [float(one) for one in written] == pytest.approx(now, rel=0.02)
+
+
+def test_the_page_says_what_is_counted(counted):
+    agrees_with_the_page(counted, "")
 
 
 @pytest.mark.slow
 def test_the_page_says_what_is_counted_of_xl():
-    counted = figures("sdxl")
-    rows = re.findall(
-        r"^\| XL, `(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), re.MULTILINE
-    )
-    assert {name for name, *_ in rows} == {"paper", "balanced", "draft"}
-    for name, *written in rows:
-        found = counted[name]
-        now = [found["pflop"], found["pflop_tiny"], found["roofline_s"], found["roofline_s_tiny"]]
-        assert [float(one) for one in written] == pytest.approx(now, rel=0.02)
+    agrees_with_the_page(figures("sdxl"), "XL, ")
 
 
 def test_a_drawn_contrast_is_computed_as_often_as_alpha_bar_says():
